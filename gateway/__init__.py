@@ -1,0 +1,1 @@
+"""The ends that outside programs touch: the FUSE mount, mount options, daemon, stack strings."""

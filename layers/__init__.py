@@ -1,0 +1,10 @@
+"""The elements that a stack is made of.
+
+`ops.FileServer` is the one interface between them and the host end; each folder
+is one element and imports none of the others.
+
+    ops        FileServer: the puffs operations on cookies, and Upcalls
+    puffs      frames: the kernel half (offers a FileSystem to the emulated kernel) and the server half
+    p2k        serves a file system of the emulated kernel as a FileServer
+    psshfs     serves a tree of an SFTP server
+"""

@@ -1,0 +1,1 @@
+"""psshfs: serves a tree of an SFTP server as a FileServer."""

@@ -1,0 +1,1 @@
+"""puffs: vnode operations as frames over a carrier, kernel half and server half."""

@@ -1,0 +1,11 @@
+"""The bottom: constants, plain records, errors, and the C codecs with their Python faces.
+
+Everything above may import this package; it imports nothing of ours, does no
+input or output and knows no scheduler.
+
+    errors      VfsError, the protocol errors and the carrier errors
+    constants   numbers of the puffs protocol and of the virtual file system
+    records     what operations take and give: vattr, componentname, cred, newinfo, ...
+    frames      puffs frames: one C call to build a message, one to take it apart
+    sftp        SFTP version 3 packets with OpenSSH's extensions, client side
+"""

@@ -1,0 +1,2 @@
+#include <stdint.h>
+uint32_t codec_version(void);
