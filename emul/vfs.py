@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from errno import EOPNOTSUPP
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..native.constants import TTL_FOREVER
+from ..native.constants import TTL_FOREVER, VnOp
 from ..native.errors import VfsError
 from ..native.records import Buffer, Componentname, Cred, Flock, Statvfs, Vattr
 
@@ -78,6 +78,20 @@ class FileSystem(ABC):
     @abstractmethod
     def mntfromname(self) -> bytes:
         """What is mounted, for the first column of `mount`."""
+
+    @property
+    def ops(self) -> frozenset[int]:
+        """The vnode operations it has (VnOp): those its class overrides; for puffs its server's."""
+        cls = type(self)
+        return frozenset(
+            op
+            for op in VnOp
+            if (default := getattr(FileSystem, op.name.lower(), None)) is not None
+            and (
+                getattr(default, "__isabstractmethod__", False)
+                or getattr(cls, op.name.lower()) is not default
+            )
+        )
 
     async def start(self) -> None:
         """Finish mounting; operations may follow."""
@@ -147,8 +161,8 @@ class FileSystem(ABC):
         """Prepare for FREAD/FWRITE; return OpenFlag. Entry: `vp` exclusive. Errors: EACCES."""
         return 0
 
-    async def close(self, vp: Vnode, fflag: int, cred: Cred) -> None:
-        """End one open. Entry: `vp` exclusive. Cannot fail."""
+    def close(self, vp: Vnode, fflag: int, cred: Cred) -> None:
+        """End one open. Entry: unlocked. Never waits, cannot fail (NetBSD: locked, may sleep)."""
 
     async def access(self, vp: Vnode, mode: int, cred: Cred) -> None:
         """Check VREAD, VWRITE, VEXEC. Entry: `vp` shared. Errors: EACCES, EROFS."""

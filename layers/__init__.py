@@ -4,7 +4,7 @@
 is one element and imports none of the others.
 
     ops        FileServer: the puffs operations on cookies, and Upcalls
-    puffs      frames: the kernel half (offers a FileSystem to the emulated kernel) and the server half
+    puffs      frames: the kernel half (offers a FileSystem) and the server half
     p2k        serves a file system of the emulated kernel as a FileServer
     psshfs     serves a tree of an SFTP server
 """

@@ -63,7 +63,7 @@ class Upcalls(Protocol):
         ...
 
     def unmount(self) -> None:
-        """Ask for the file system to be unmounted; returns at once, `FileServer.unmount` follows."""
+        """Ask for an unmount; returns at once, `FileServer.unmount` follows."""
         ...
 
 
@@ -88,7 +88,7 @@ class FileServer(ABC):
         """Return the state of the file system."""
 
     async def sync(self, waitfor: int, cred: Cred) -> None:
-        """Start (MNT_NOWAIT, MNT_LAZY) or finish (MNT_WAIT) writing everything to where it stays."""
+        """Start (MNT_NOWAIT, MNT_LAZY) or finish (MNT_WAIT) writing everything out."""
 
     async def unmount(self, flags: int) -> None:
         """End: everything written is on its medium when this returns.
@@ -192,7 +192,7 @@ class FileServer(ABC):
 
     @abstractmethod
     async def link(self, opc: Cookie, targ: Cookie, cn: Componentname) -> tuple[Vattr, int]:
-        """Give `targ` one more name in directory `opc`; return its attributes and time-out (ours)."""
+        """Give `targ` one more name in directory `opc`; return its attributes, time-out (ours)."""
 
     @abstractmethod
     async def rename(
@@ -217,7 +217,7 @@ class FileServer(ABC):
     async def readdir(
         self, opc: Cookie, offset: int, resid: int, flags: int, cred: Cred
     ) -> tuple[Sequence[Dirent], bool]:
-        """Return entries from `offset` on (0, or the `offset` of an entry), and whether that is all.
+        """Return entries from `offset` (0, or the `offset` of an entry), and whether that is all.
 
         "." and ".." are among them. `resid` bounds the answer: the sum of (24 + length of name)
         of all entries, in octets; at least one entry is returned unless there is none left.

@@ -1,0 +1,187 @@
+"""Mount: one file system attached to a kernel, and the table of its vnodes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from errno import ENXIO
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+
+from ..native.constants import FlushOp
+from ..native.errors import VfsError
+from .dead import REVOKED
+from .vnode import Vnode, reclaim, vrecycle
+
+if TYPE_CHECKING:
+    from .kernel import Kernel
+    from .vfs import FileSystem
+
+_serials = count(1)
+
+
+class Client(Protocol):
+    """Who uses a mount from above and caches what it has seen there (p2k)."""
+
+    async def flush(
+        self, op: FlushOp, vp: Vnode | None, start: int = 0, end: int = 0, name: bytes = b""
+    ) -> None:
+        """Drop or write back what is cached of `vp`; return when that is done.
+
+        As `Upcalls.flush`: octets, `end` 0 is the end of the file. `vp` is referenced and
+        unlocked; it is None for INVAL_NAMECACHE_ALL.
+        """
+        ...
+
+    def request_unmount(self) -> None:
+        """Hear that the file system asks to be unmounted; returns at once."""
+        ...
+
+
+class Mount:
+    """A mounted file system. Made and ended by its kernel.
+
+    `root` is the root vnode; the mount itself holds one reference on it. `is_rdonly` is checked by
+    the clients of the kernel, not by file systems. `serial` is unique in the process and serves
+    file systems as `fsid`. `is_alive` is False when the file system has been unmounted.
+    """
+
+    def __init__(self, kernel: Kernel, fs: FileSystem, *, rdonly: bool) -> None:
+        self.kernel = kernel
+        self.fs = fs
+        self.is_rdonly = rdonly
+        self.is_alive = True
+        self.serial = next(_serials)
+        self.free_list = kernel.free_list
+        self.deferred = 0
+        """References whose drop was left to the kernel (`Kernel.vrele_async`)."""
+        self._root: Vnode | None = None
+        self._client: Client | None = None
+        self._vnodes: dict[Hashable, Vnode] = {}
+
+    def __repr__(self) -> str:
+        state = "" if self.is_alive else " dead"
+        return f"<Mount {self.serial} {self.fs.typename} vnodes={len(self._vnodes)}{state}>"
+
+    # Vnodes.
+
+    def __len__(self) -> int:
+        """Return the number of vnodes, unused ones included."""
+        return len(self._vnodes)
+
+    def __iter__(self) -> Iterator[Vnode]:
+        """Return the vnodes as they are now, unused ones included."""
+        return iter(list(self._vnodes.values()))
+
+    @property
+    def root(self) -> Vnode:
+        """The root vnode; who keeps it takes a reference of his own."""
+        if self._root is None:
+            raise RuntimeError("the file system is not mounted yet")
+        return self._root
+
+    def set_root(self, vp: Vnode) -> None:
+        """Take over a reference on the root vnode (for the kernel)."""
+        vp.is_root = True
+        self._root = vp
+
+    def vget(self, key: Hashable) -> Vnode | None:
+        """Return the vnode that the file system knows by `key`, with a new reference, or None.
+
+        Never waits. A file system that makes vnodes calls `insert` after a None without awaiting
+        anything in between: then no other task can have made the same vnode, and there is never
+        more than one of a key. (What it must wait for, it fetches before `vget`.)
+        """
+        vp = self._vnodes.get(key)
+        if vp is not None:
+            if vp.usecount == 0:
+                self.free_list.remove(vp)
+                self.free_list.revived += 1
+            vp.usecount += 1
+        return vp
+
+    def insert(
+        self, key: Hashable, vtype: int, data: Any, *, size: int = 0, rdev: int = 0
+    ) -> Vnode:
+        """Return a new vnode, with one reference, and enter it in the table.
+
+        `key` has none yet (see `vget`). Errors: ENXIO when the file system was unmounted.
+        """
+        if not self.is_alive:
+            raise VfsError(ENXIO, "the file system was unmounted")
+        if key in self._vnodes:
+            raise RuntimeError(f"second vnode of {key!r} in {self!r}")
+        vp = self._vnodes[key] = Vnode(self, key, vtype, data, size, rdev)
+        return vp
+
+    def vrecycle(self, key: Hashable) -> bool:
+        """Reclaim the vnode of `key` if nobody uses it; return whether there is none (any more).
+
+        For a node that has lost its last name by an operation which was not given its vnode.
+        """
+        vp = self._vnodes.get(key)
+        return vp is None or vrecycle(vp)
+
+    def forget(self, vp: Vnode) -> None:
+        """Take `vp` from the table (for `vnode.reclaim`)."""
+        del self._vnodes[vp.key]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a vnode other than the root is in use."""
+        return any(vp.usecount and vp is not self._root for vp in self._vnodes.values())
+
+    async def clean(self, grace: float) -> None:
+        """End the mount: all vnodes are dead afterwards, used ones too (for the kernel).
+
+        Waits for holders of vnode locks, whom the end of the file system has shaken awake, all in
+        all `grace` seconds at most; then the vnodes are taken from under them. Not cancellable.
+        """
+        self.is_alive = False
+        self._client = None
+        with trio.move_on_after(grace, shield=True) as scope:
+            for vp in self:
+                if vp.is_dead:
+                    continue
+                if vp.usecount == 0:
+                    self.free_list.remove(vp)
+                    reclaim(vp, REVOKED)
+                    continue
+                vp.usecount += 1
+                try:
+                    await vp.lock.exclusive()
+                    if not vp.is_dead:
+                        reclaim(vp, REVOKED)
+                    vp.lock.release()
+                finally:
+                    vp.usecount -= 1
+        if scope.cancelled_caught:
+            for vp in self:
+                if vp.usecount == 0:
+                    self.free_list.remove(vp)
+                reclaim(vp, REVOKED)
+        if self._root is not None:
+            self._root.usecount -= 1
+            self._root = None
+
+    # The way up.
+
+    def set_client(self, client: Client | None) -> None:
+        """Say who caches what this mount says; there is one at most."""
+        self._client = client
+
+    async def flush(
+        self, op: FlushOp, vp: Vnode | None, start: int = 0, end: int = 0, name: bytes = b""
+    ) -> None:
+        """Pass a file system's wish on to the caches above; return when it is fulfilled.
+
+        Never from within an operation, see `Upcalls.flush`. Nothing happens without a client.
+        """
+        if self._client is not None:
+            await self._client.flush(op, vp, start, end, name)
+
+    def request_unmount(self) -> None:
+        """Pass on that the file system wants to be unmounted. Nothing happens without a client."""
+        if self._client is not None:
+            self._client.request_unmount()
