@@ -1,2 +1,92 @@
+/*
+ * The C half of native/: messages to tables of numbers and back.
+ *
+ * Rules for every function here. It owns no memory, allocates nothing and keeps no pointer after
+ * it returns. `buf`, `base` and `len` describe what is read, and nothing outside is; `tab` and
+ * `cap` (counted in elements) what is written, and nothing beyond is. The result is a count that
+ * is never negative, or one of the CODEC_ codes; after a code the table holds rubbish.
+ * Strings are never copied into a table: a pair (start, end) of octets says where they lie.
+ */
+#ifndef SYSPUFFS_CODEC_H
+#define SYSPUFFS_CODEC_H
+
+#include <stddef.h>
 #include <stdint.h>
-uint32_t codec_version(void);
+
+enum {
+	CODEC_SHORT = -1,    /* the message ends inside a field */
+	CODEC_LENGTH = -2,   /* a length is over its limit, or contradicts another one */
+	CODEC_VALUE = -3,    /* a number is outside its range */
+	CODEC_NAME = -4,     /* a name is empty, too long, or has NUL or '/' in it */
+	CODEC_TRAILING = -5, /* octets are left over behind the message */
+	CODEC_OP = -6,       /* no such operation, or not in this direction */
+	CODEC_COOKIE = -7,   /* a cookie is 0 or not below 2**63 */
+	CODEC_SPACE = -8     /* the table or the output is too small: nothing is wrong with the peer */
+};
+
+#define FRAME_HEADER_LEN 48
+#define FRAME_MAX (2 * 1024 * 1024)
+#define FRAME_HEADER_SLOTS 11
+#define FRAME_VNOVAL INT64_MIN
+#define FRAME_NEWINFO_SLOTS 25
+#define FRAME_DIRENT_COLUMNS 5
+
+/* Length of the frame at `buf`, 0 when fewer than 4 octets are there, or a code. */
+int64_t frame_length(const void *buf, size_t len);
+
+/* Header into 11 slots of `tab`; returns 11. `len` may be longer than the header. */
+int64_t frame_header(const void *buf, size_t len, int64_t *tab, size_t cap);
+
+/*
+ * A whole message. `beside` is the number of payload octets that lie elsewhere, -1 when the
+ * payload is part of `buf`. Slots: 11 of the header, then those of the operation, then groups.
+ * Returns the number of slots.
+ */
+int64_t frame_decode_request(const void *buf, size_t len, int64_t beside, int64_t *tab,
+    size_t cap);
+int64_t frame_decode_reply(const void *buf, size_t len, int64_t beside, int64_t *tab, size_t cap);
+
+/*
+ * The reverse: `tab` has `n` slots (those of the operation, then groups), strings lie in `base`.
+ * The frame without its payload goes to `out`; returns its length. `rv` other than 0 makes an
+ * error reply, which has no slots.
+ */
+int64_t frame_encode_request(void *out, size_t cap, int64_t opclass, int64_t optype, int64_t id,
+    int64_t cookie, int64_t pid, int64_t buflen, int64_t payload_len, const int64_t *tab,
+    size_t n, const void *base, size_t baselen);
+int64_t frame_encode_reply(void *out, size_t cap, int64_t opclass, int64_t optype, int64_t id,
+    int64_t cookie, int64_t rv, int64_t setbacks, int64_t payload_len, const int64_t *tab,
+    size_t n, const void *base, size_t baselen);
+
+#define SFTP_REQUEST_MAX 34000
+#define SFTP_ATTRS_SLOTS 7
+#define SFTP_NAME_COLUMNS 11
+
+/*
+ * All whole packets in octets `start` to `end` of `buf`. Slots: where the rest begins, then four
+ * for each packet (type, id, start and end of its body in `buf`). Stops early when `tab` is full.
+ * Returns the number of packets.
+ */
+int64_t sftp_scan(const void *buf, size_t len, size_t start, size_t end, size_t max_packet,
+    int64_t *tab, size_t cap);
+
+/*
+ * A request: type, id, then the name of an extension unless `extlen` is 0, then what the letters
+ * of `form` say, taken from `tab` in turn: s a string (2 slots: start and end in `base`), b the
+ * same but NUL allowed (handles), u a number of 32 bits, q one of 64 bits, a attributes (7
+ * slots: a mask of those present, size, uid, gid, mode, atime, mtime), d the length of data that
+ * travel beside. Returns the number of octets in `out`.
+ */
+int64_t sftp_encode(void *out, size_t cap, int64_t type, int64_t id, const void *ext,
+    size_t extlen, const char *form, const int64_t *tab, size_t n, const void *base,
+    size_t baselen);
+
+/* Bodies of replies. Trailing octets are allowed in all of them. */
+int64_t sftp_decode_version(const void *buf, size_t len, int64_t *tab, size_t cap);
+int64_t sftp_decode_status(const void *buf, size_t len, int64_t *tab, size_t cap);
+int64_t sftp_decode_attrs(const void *buf, size_t len, int64_t *tab, size_t cap);
+int64_t sftp_decode_name(const void *buf, size_t len, int64_t *tab, size_t cap);
+int64_t sftp_decode_u64s(const void *buf, size_t len, uint64_t *tab, size_t n);
+int64_t sftp_decode_users_groups(const void *buf, size_t len, int64_t *tab, size_t cap);
+
+#endif

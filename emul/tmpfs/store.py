@@ -30,8 +30,8 @@ def _blocks(length: int) -> int:
 class Store:
     """Octets from 0 to wherever; the size of the file is its owner's affair.
 
-    `allocated` is the space taken, octets, whole blocks. Offsets and lengths are not negative.
-    No view of a page outlives a call, so that pages can always be resized.
+    `allocated` is the space taken, octets, whole blocks. Offsets are not negative, lengths
+    positive. No view of a page outlives a call, so that pages can always be resized.
     """
 
     __slots__ = ("_pages", "allocated")

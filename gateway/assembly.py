@@ -1,0 +1,81 @@
+"""From a command line to a mount command over a stack, for the commands that mount a stack."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from .mounting import Attach, Attachment, MountCommand
+from .options import HOST_GROUP, Settings, host_options, parse_words
+from .sshwords import PSSHFS_GROUP
+from .stack import Element, Ground, built
+from .status import CommandError, Status
+
+
+def stack_command(
+    program: str,
+    elements: Sequence[Element],
+    special: str,
+    mountpoint: str,
+    words: Sequence[str],
+    *,
+    foreground: bool,
+    verbose: bool,
+) -> MountCommand:
+    """Return the command that mounts `special` through `elements` (top first) on `mountpoint`.
+
+    `words` are all values of `-o`. Words of the elements come before those of the host mount, the
+    lower the element the earlier: with a tmpfs at the bottom, `uid` is the owner of its root.
+    Errors: CommandError for words that nobody knows, and for a password that cannot be read.
+    """
+    groups = [group for element in reversed(elements) for group in element.groups]
+    *below, host = parse_words(words, [*groups, HOST_GROUP])
+    settings = {group.title: found for group, found in zip(groups, below, strict=True)}
+    if settings.get(PSSHFS_GROUP.title, {}).pop("password_stdin", False):
+        settings[PSSHFS_GROUP.title]["password"] = _password()
+    options = host_options(host)
+    ground = Ground(special, options.readonly, settings)
+    place = os.path.realpath(mountpoint)
+
+    @asynccontextmanager
+    async def attach() -> AsyncIterator[Attachment]:
+        async with built(elements, ground) as server:
+            yield Attachment(server, place, options, words)
+
+    return mount_command(
+        program, attach, host, mountpoint=place, foreground=foreground, verbose=verbose
+    )
+
+
+def mount_command(
+    program: str,
+    attach: Attach,
+    host: Settings,
+    *,
+    mountpoint: str | None = None,
+    foreground: bool,
+    verbose: bool,
+) -> MountCommand:
+    """Return a command with what the settings of HOST_GROUP say about its process."""
+    verbose = verbose or host.get("verbose", False)
+    logfile = host.get("log")
+    return MountCommand(
+        program=program,
+        attach=attach,
+        mountpoint=mountpoint,
+        foreground=foreground or verbose or host.get("debug", False),
+        verbose=verbose,
+        logfile=None if logfile is None else os.path.abspath(logfile),
+    )
+
+
+def _password() -> str:
+    """Return the first line of standard input."""
+    line = sys.stdin.readline()
+    if not line.endswith("\n"):
+        raise CommandError(
+            Status.USAGE, "password_stdin: standard input ended before a whole line; add a newline"
+        )
+    return line.removesuffix("\n")

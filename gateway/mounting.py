@@ -1,0 +1,315 @@
+"""The one place where all mount commands end: mount, go to the background, serve, unmount.
+
+A command says how to build what it mounts (`MountCommand.attach`); here it is mounted on
+the host, or, when PUFFS_COMFD is in the environment, handed over that descriptor to the
+process which set it. The exit status is that of the command.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from . import daemon
+from .daemon import Foreground, in_background
+from .failures import explain, refused
+from .options import HostOptions, travelling_words
+from .status import CommandError, Status
+
+if TYPE_CHECKING:
+    import trio
+
+    from ..layers.ops import FileServer
+
+COMFD: Final = "PUFFS_COMFD"
+"""As `layers.puffs.comfd.COMFD_ENV`, which costs trio to import."""
+
+_UNMOUNT_SECONDS: Final = 10.0
+"""How long a clean unmount may wait for requests in progress before they are cancelled."""
+
+_MS_RDONLY: Final = 1
+"""The flag of mount(2)."""
+
+_log = logging.getLogger(__name__)
+
+
+def _nothing() -> None:
+    pass
+
+
+async def _nobody() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A built file server and where it is to be mounted.
+
+    `words` are the values of `-o` as they were given, for a mount request. `stay`: the foreground
+    is to wait until the mount ends. `mounted` is awaited when the host has mounted and nothing
+    has been asked of the server yet.
+    """
+
+    server: FileServer
+    mountpoint: str
+    host: HostOptions
+    words: Sequence[str] = ()
+    stay: bool = False
+    mounted: Callable[[], Awaitable[None]] = _nobody
+
+
+Attach = Callable[[], AbstractAsyncContextManager[Attachment]]
+
+
+@dataclass(frozen=True)
+class MountCommand:
+    """What a mount command came to after its command line was read.
+
+    `attach` builds what is mounted, in the process that serves it, and takes it apart again.
+    `mountpoint` is checked before anything is built; None where it is not known yet.
+    """
+
+    program: str
+    attach: Attach
+    mountpoint: str | None = None
+    foreground: bool = False
+    verbose: bool = False
+    logfile: str | None = None
+
+
+def run_mount(command: MountCommand) -> int:
+    """Mount, serve until the end, and return the exit status of the command.
+
+    In the background (neither `foreground` nor PUFFS_COMFD) this returns in the waiting parent
+    as soon as the mount answers requests; the child does not return from here.
+    """
+    comfd = take_comfd()
+    if comfd is None and not command.foreground:
+        return in_background(
+            lambda foreground: _serve(command, None, foreground), command.program, command.logfile
+        )
+    return _serve(command, comfd, Foreground())
+
+
+def take_comfd() -> socket.socket | None:
+    """Take PUFFS_COMFD out of the environment, for children must not see it, and return its socket.
+
+    None when it is not set. Errors: CommandError when it names no stream socket.
+    """
+    if COMFD not in os.environ:
+        return None
+    from ..layers.puffs.comfd import comfd
+    from ..native.errors import VfsError
+
+    try:
+        return comfd()
+    except VfsError as exc:
+        raise CommandError(
+            Status.FAILURE,
+            f"{exc.detail or exc}; it is for syspuffs to set: unset it to mount on the host",
+        ) from exc
+    finally:
+        del os.environ[COMFD]
+
+
+def _serve(command: MountCommand, comfd: socket.socket | None, foreground: Foreground) -> int:
+    """Run trio with the mount in it; print what went wrong."""
+    import trio
+
+    logging.basicConfig(
+        level=logging.DEBUG if command.verbose else logging.WARNING,
+        format=f"{command.program}: %(message)s",
+        stream=sys.stderr,
+    )
+    run = _Run(command, comfd, foreground)
+    try:
+        trio.run(run.run)
+    except BaseException as exc:
+        status = run.signalled if run.signalled is not None else _end(command, exc)
+        foreground.said()
+        return status
+    return Status.OK if run.signalled is None else run.signalled
+
+
+def _end(command: MountCommand, exc: BaseException) -> int:
+    """Print (in the background: log) the one line that `exc` means and return the exit status."""
+    error = explain(exc)
+    if error is None:
+        error = CommandError(
+            Status.FAILURE, f"internal error: {exc!r}; run with -f -d and report what it prints"
+        )
+    if error.message:
+        _log.error("%s", error.message, exc_info=exc if command.verbose else None)
+    return error.status
+
+
+class _Run:
+    """One mount from its building to its end, within trio.
+
+    `signalled` is the exit status when a signal ended the command before the mount was up.
+    """
+
+    def __init__(
+        self, command: MountCommand, comfd: socket.socket | None, foreground: Foreground
+    ) -> None:
+        self.signalled: int | None = None
+        self._command = command
+        self._comfd = comfd
+        self._foreground = foreground
+        self._scope: trio.CancelScope
+        self._server: FileServer | None = None
+        self._is_up = False
+        self._ending = False
+        self._unmount: Callable[[], None] = _nothing
+        """Asks for a clean unmount; does something only while the mount is up."""
+
+    async def run(self) -> None:
+        """Mount, serve, unmount."""
+        import trio
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._take_signals)
+            if self._foreground.waiting is not None:
+                nursery.start_soon(self._watch_foreground)
+            with trio.CancelScope() as self._scope:
+                await self._mount()
+            nursery.cancel_scope.cancel()
+
+    async def _mount(self) -> None:
+        command = self._command
+        if self._comfd is None and command.mountpoint is not None:
+            from .fuse import check_mount_point
+
+            check_mount_point(command.mountpoint)
+        async with command.attach() as attachment:
+            self._server = attachment.server
+            try:
+                if self._comfd is None:
+                    await self._on_host(attachment)
+                else:
+                    await self._over_comfd(attachment, self._comfd)
+            finally:
+                self._unmount = _nothing
+                self._server = None
+
+    async def _on_host(self, attachment: Attachment) -> None:
+        from .fuse import mount_and_serve, request_unmount
+
+        kargs = attachment.server.kargs
+        options = replace(
+            attachment.host,
+            typename=kargs.typename,
+            fsname=attachment.host.fsname or kargs.mntfromname,
+        )
+
+        await mount_and_serve(
+            attachment.server,
+            attachment.mountpoint,
+            options,
+            ready=lambda: self._up(request_unmount, attachment.stay),
+            mounted=attachment.mounted,
+        )
+
+    async def _over_comfd(self, attachment: Attachment, sock: socket.socket) -> None:
+        """Have the other end of `sock` mount, and serve frames to it."""
+        from ..layers.puffs.comfd import MountRequest, options_of, request_mount
+        from ..layers.puffs.putter import Putter
+        from ..layers.puffs.stream import StreamServer
+        from ..native.errors import TransportError, VfsError
+
+        kargs, host, command = attachment.server.kargs, attachment.host, self._command
+        stay = attachment.stay or command.foreground
+        request = MountRequest(
+            directory=os.fsencode(attachment.mountpoint),
+            mntflags=_MS_RDONLY if host.readonly else 0,
+            stay=stay,
+            options=options_of(travelling_words(attachment.words)),
+            kargs=kargs._replace(
+                mntfromname=host.fsname or kargs.mntfromname, kflags=kargs.kflags | host.kflags
+            ),
+        )
+        try:
+            await request_mount(sock, request)
+        except VfsError as exc:
+            raise refused(exc.errno, exc.detail) from exc
+        except TransportError as exc:
+            raise CommandError(
+                Status.FAILURE, "the process which set PUFFS_COMFD ended before it had mounted"
+            ) from exc
+        await attachment.mounted()
+        half = StreamServer(attachment.server, Putter.of_socket(sock))
+        if not stay:
+            daemon.leave_terminal(command.logfile)
+        self._up(half.unmount, stay)
+        await half.serve()
+
+    def _up(self, unmount: Callable[[], None], stay: bool) -> None:
+        """Note that the mount answers requests and tell the foreground."""
+        import trio
+
+        self._unmount = unmount
+        self._is_up = True
+        if self._foreground.waiting is not None:
+            trio.lowlevel.notify_closing(self._foreground.waiting)
+        try:
+            if stay:
+                self._foreground.stay()
+            else:
+                self._foreground.mounted()
+        except BrokenPipeError:
+            self._stop(signal.SIGPIPE)
+
+    # Signals and the waiting parent.
+
+    async def _take_signals(self, task_status: trio.TaskStatus[None]) -> None:
+        import trio
+
+        wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        nohup = daemon.is_nohup(signal.SIGHUP)
+        with trio.open_signal_receiver(*wanted) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP and self._is_up:
+                    self._forget()
+                elif number != signal.SIGHUP or not nohup:
+                    self._stop(number)
+
+    def _forget(self) -> None:
+        """Have the server drop what it remembers; SIGHUP asks for it, as on NetBSD."""
+        forget = getattr(self._server, "forget", None)
+        if forget is not None:
+            forget()
+        _log.info("SIGHUP: %s", "caches dropped" if forget else "no caches to drop here")
+
+    def _stop(self, number: int) -> None:
+        """Unmount cleanly; before the mount is up, and when asked once more, at once."""
+        import trio
+
+        if not self._is_up:
+            self.signalled = Status.SIGNAL + number
+            self._scope.cancel()
+        elif self._ending:
+            self._scope.cancel()
+        else:
+            self._ending = True
+            self._unmount()
+            self._scope.deadline = trio.current_time() + _UNMOUNT_SECONDS
+
+    async def _watch_foreground(self) -> None:
+        """Stop when the parent that waits for the mount has gone."""
+        import trio
+
+        waiting = self._foreground.waiting
+        assert waiting is not None
+        try:
+            await trio.lowlevel.wait_readable(waiting)
+        except trio.ClosedResourceError:
+            return  # the parent was told
+        self._stop(signal.SIGPIPE)

@@ -1,0 +1,102 @@
+"""The bottom of a stack that ends in psshfs: from what the user typed to a served tree."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from errno import EACCES, ECONNRESET, ENOENT, ENOTCONN, ENOTDIR, EPERM, EPIPE, EPROTO, ETIMEDOUT
+from typing import TYPE_CHECKING, Final
+
+from ..layers.psshfs.options import PsshfsOptions
+from ..layers.psshfs.stream import SshOptions, open_stream
+from ..layers.psshfs.target import Target, parse_target
+from ..native.errors import VfsError
+from .failures import leaves
+from .options import Settings
+from .sshwords import later_first
+from .status import CommandError, Status
+
+if TYPE_CHECKING:
+    from ..layers.ops import FileServer
+
+
+@dataclass(frozen=True)
+class Remote:
+    """What psshfs is told: how to reach the server, and how to serve its tree."""
+
+    ssh: SshOptions
+    psshfs: PsshfsOptions
+
+
+def remote(psshfs: Settings, ssh: Settings, *, readonly: bool) -> Remote:
+    """Return what psshfs is told, from the settings of the two groups.
+
+    Later words win, as everywhere behind `-o`; ssh itself takes the first value of a keyword, so
+    the order is turned round, save for keywords of which it takes all.
+    """
+    reach = SshOptions(
+        port=psshfs.get("port"),
+        config_file=psshfs.get("ssh_config"),
+        options=later_first(ssh.get("options", [])),
+        compression=psshfs.get("compression", False),
+        ssh_command=psshfs.get("ssh_command"),
+        sftp_server=psshfs.get("sftp_server"),
+        password=psshfs.get("password"),
+    )
+    timeout = psshfs.get("cache_timeout")
+    if timeout is not None:
+        psshfs = {**psshfs, "cache_timeout_ns": -1 if timeout == -1 else int(timeout * 1e9)}
+    renamed = {"remote_uid": "uid", "remote_gid": "gid"}
+    ours = {renamed.get(name, name): value for name, value in psshfs.items()}
+    known = {field.name for field in fields(PsshfsOptions)}
+    serve = PsshfsOptions(ro=readonly, **{k: v for k, v in ours.items() if k in known})
+    return Remote(reach, serve)
+
+
+@asynccontextmanager
+async def remote_tree(special: str, remote: Remote) -> AsyncIterator[FileServer]:
+    """Connect to `special` (`[user@]host:[path]`) and serve the tree that it names.
+
+    Errors: TargetError, ConnectError, and CommandError for a path that cannot be served.
+    """
+    from ..layers.psshfs import mount_psshfs
+
+    target = parse_target(special, local=remote.ssh.sftp_server is not None)
+    async with open_stream(target, remote.ssh) as stream:
+        is_served = False
+        try:
+            async with mount_psshfs(
+                stream.socket,
+                target.path,
+                remote.psshfs,
+                mntfromname=special.encode("utf-8", "surrogateescape"),
+            ) as server:
+                is_served = True
+                yield server
+        except Exception as exc:
+            failure = next((leaf for leaf in leaves(exc) if isinstance(leaf, VfsError)), None)
+            if is_served or failure is None:
+                raise
+            if failure.errno in _CONNECTION_ENDED:
+                raise await stream.explain_end() from failure
+            raise _refused(failure, target) from failure
+
+
+_CONNECTION_ENDED: Final = frozenset({ENOTCONN, EPIPE, ECONNRESET})
+
+_STATUS: Final = {
+    ENOENT: (Status.REMOTE_MISSING, "there is no such directory on the server; check the path"),
+    ENOTDIR: (Status.REMOTE_NOT_DIRECTORY, "this is no directory on the server; mount its parent"),
+    EACCES: (Status.REMOTE_PERMISSION, "no permission on the server; log in as another user"),
+    EPERM: (Status.REMOTE_PERMISSION, "no permission on the server; log in as another user"),
+    ETIMEDOUT: (Status.UNREACHABLE, "the SFTP server does not answer; try again later"),
+    EPROTO: (Status.CONNECTION_LOST, "what answers there is no SFTP server that we can talk to"),
+}
+
+
+def _refused(failure: VfsError, target: Target) -> CommandError:
+    """Return what a failure to begin with the tree means."""
+    status, text = _STATUS.get(failure.errno, (Status.FAILURE, str(failure)))
+    detail = f" ({failure.detail})" if failure.errno == EPROTO and failure.detail else ""
+    return CommandError(status, f"{target}: {text}{detail}")

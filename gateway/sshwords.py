@@ -1,0 +1,123 @@
+"""Words behind `-o` that mean something to psshfs and to ssh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from .options import Settings, WordGroup, WordSpec, number, octets, sets, takes, text
+
+
+def _port(value: str) -> int:
+    port = number(value)
+    if not 0 < port < 65536:
+        raise ValueError("a port is from 1 to 65535")
+    return port
+
+
+def seconds(value: str) -> float:
+    """Return a time in seconds, or -1 for "for ever"."""
+    try:
+        time = float(value)
+    except ValueError:
+        time = -2.0
+    if time != -1 and not 0 <= time < 1e9:
+        raise ValueError(f"'{value}' is no time in seconds, such as 30 (-1: for ever)")
+    return time
+
+
+def _some_seconds(value: str) -> float:
+    time = seconds(value)
+    if time <= 0:
+        raise ValueError("must be more than 0 seconds")
+    return time
+
+
+PSSHFS_WORDS: Final[dict[str, WordSpec]] = {
+    "port": WordSpec(takes("port", _port), "port of the server (22)", "N"),
+    "ssh_command": WordSpec(
+        takes("ssh_command", text), "run this in place of our own ssh, e.g. ssh", "CMD"
+    ),
+    "sftp_server": WordSpec(
+        takes("sftp_server", text), "run this SFTP server here, without ssh", "CMD"
+    ),
+    "ssh_config": WordSpec(
+        takes("ssh_config", text), "ssh configuration file in place of ~/.ssh/config", "FILE"
+    ),
+    "compression": WordSpec(sets("compression", True), "compress what goes over the line"),
+    "password_stdin": WordSpec(
+        sets("password_stdin", True), "read the password from standard input, one line"
+    ),
+    "cache_timeout": WordSpec(
+        takes("cache_timeout", seconds),
+        "believe attributes and directories so long (30; 0: never; -1: for ever)",
+        "SECS",
+    ),
+    "remote_uid": WordSpec(
+        takes("remote_uid", number), "this user there is the mounting user here", "N"
+    ),
+    "remote_gid": WordSpec(
+        takes("remote_gid", number), "this group there is the mounting group here", "N"
+    ),
+    "read_ahead": WordSpec(
+        takes("read_ahead", octets), "read ahead in one file at most, octets (8M; 0: none)", "SIZE"
+    ),
+    "write_behind": WordSpec(
+        takes("write_behind", octets), "written and not yet confirmed, octets (8M; 0: none)", "SIZE"
+    ),
+    "request_timeout": WordSpec(
+        takes("request_timeout", _some_seconds),
+        "a server silent for so long is taken for dead (120)",
+        "SECS",
+    ),
+}
+"""Words of psshfs itself."""
+
+SSH_KEYWORDS: Final = frozenset(
+    """
+    AddKeysToAgent AddressFamily BatchMode BindAddress BindInterface CanonicalDomains
+    CanonicalizeFallbackLocal CanonicalizeHostname CanonicalizeMaxDots CanonicalizePermittedCNAMEs
+    CASignatureAlgorithms CertificateFile ChallengeResponseAuthentication ChannelTimeout
+    CheckHostIP Ciphers Compression ConnectionAttempts ConnectTimeout ControlMaster ControlPath
+    ControlPersist EnableEscapeCommandline EnableSSHKeysign FingerprintHash ForwardAgent
+    GlobalKnownHostsFile GSSAPIAuthentication GSSAPIClientIdentity GSSAPIDelegateCredentials
+    GSSAPIKexAlgorithms GSSAPIKeyExchange GSSAPIRenewalForcesRekey GSSAPIServerIdentity
+    GSSAPITrustDns HashKnownHosts HostbasedAcceptedAlgorithms HostbasedAuthentication
+    HostKeyAlgorithms HostKeyAlias Hostname IdentitiesOnly IdentityAgent IdentityFile IgnoreUnknown
+    Include IPQoS KbdInteractiveAuthentication KbdInteractiveDevices KexAlgorithms
+    KnownHostsCommand LogLevel LogVerbose MACs NoHostAuthenticationForLocalhost
+    NumberOfPasswordPrompts ObscureKeystrokeTiming PasswordAuthentication PKCS11Provider Port
+    PreferredAuthentications ProxyCommand ProxyJump ProxyUseFdpass PubkeyAcceptedAlgorithms
+    PubkeyAcceptedKeyTypes PubkeyAuthentication RekeyLimit RequiredRSASize RevokedHostKeys
+    SecurityKeyProvider SendEnv ServerAliveCountMax ServerAliveInterval SetEnv
+    StreamLocalBindMask StreamLocalBindUnlink StrictHostKeyChecking SyslogFacility Tag
+    TCPKeepAlive UpdateHostKeys User UserKnownHostsFile VerifyHostKeyDNS VisualHostKey
+    XAuthLocation
+    """.split()
+)
+"""Keywords of ssh_config(5) that make sense for a file stream; forwarding and terminals do not."""
+
+
+def _hands_on(keyword: str) -> Callable[[Settings, str], None]:
+    def apply(settings: Settings, value: str) -> None:
+        settings.setdefault("options", []).append(f"{keyword}={value}")
+
+    return apply
+
+
+PSSHFS_GROUP: Final = WordGroup("psshfs options", PSSHFS_WORDS)
+SSH_GROUP: Final = WordGroup(
+    "ssh options",
+    {name: WordSpec(_hands_on(name), "", "VALUE") for name in sorted(SSH_KEYWORDS)},
+    fold_case=True,
+)
+
+
+_CUMULATIVE: Final = frozenset({"CertificateFile", "IdentityFile", "SendEnv", "SetEnv"})
+
+
+def later_first(options: list[str]) -> tuple[str, ...]:
+    """Return "Keyword=value" words such that the first of each keyword is the one that was last."""
+    cumulative = [word for word in options if word.partition("=")[0] in _CUMULATIVE]
+    single = [word for word in reversed(options) if word.partition("=")[0] not in _CUMULATIVE]
+    return (*single, *cumulative)

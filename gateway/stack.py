@@ -1,0 +1,252 @@
+"""Stacks of elements: the string `puffs|p2k|puffs|psshfs` read, checked and built.
+
+Two interfaces join the elements (layers/ops.py and emul/vfs.py). A table says what
+each element offers and needs; a string in which they do not meet is refused before
+anything is connected or mounted, with the nearest string that would work. A stack is
+built from its bottom up, and what the built elements report is held against what was
+asked: the string is a trace, nobody's constant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import heapq
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from .options import Settings, WordGroup, WordSpec, number, octal, octets, takes
+from .sshwords import PSSHFS_GROUP, SSH_GROUP
+from .status import CommandError, Status
+
+if TYPE_CHECKING:
+    from ..layers.ops import FileServer
+
+SEPARATOR: Final = "|"
+TYPENAME_MAX: Final = 255
+"""Longest string, octets: some 25 pairs of `p2k|puffs`."""
+
+
+class Face(Enum):
+    """What an element offers to the one above it."""
+
+    HOST_MOUNT = "a mount on the host"
+    FILE_SERVER = "a file server"
+    FILE_SYSTEM = "a file system of the emulated kernel"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the elements of a stack are told.
+
+    `special` is what to mount, as typed. `settings` are what the words of each group came to, by
+    the group's title.
+    """
+
+    special: str
+    readonly: bool
+    settings: Mapping[str, Settings]
+
+
+Build = Callable[[Any, Ground], AbstractAsyncContextManager[Any]]
+"""Builds one element over the one below it (None for the bottom)."""
+
+
+@dataclass(frozen=True)
+class Element:
+    """One line of the table; `needs` is None for what ends a stack.
+
+    `groups` are the words behind `-o` that it understands.
+    """
+
+    name: str
+    offers: Face
+    needs: Face | None
+    build: Build
+    text: str
+    groups: tuple[WordGroup, ...] = ()
+
+
+@asynccontextmanager
+async def _p2k(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
+    from ..layers.p2k import p2k_over
+
+    async with p2k_over(below, rdonly=ground.readonly) as server:
+        yield server
+
+
+@asynccontextmanager
+async def _puffs(below: Any, _ground: Ground) -> AsyncIterator[Any]:
+    from ..layers.puffs import puffs_over
+
+    async with puffs_over(below) as fs:
+        yield fs
+
+
+TMPFS_GROUP: Final = WordGroup(
+    "tmpfs options",
+    {
+        "size": WordSpec(takes("size_limit", octets), "space for all files, octets", "SIZE"),
+        "nodes": WordSpec(takes("nodes_limit", number), "how many files there may be", "N"),
+        "mode": WordSpec(takes("mode", octal), "permission bits of the root, octal (1777)", "BITS"),
+        "uid": WordSpec(takes("uid", number), "owner of the root (who mounts)", "N"),
+        "gid": WordSpec(takes("gid", number), "group of the root (who mounts)", "N"),
+    },
+)
+
+
+@asynccontextmanager
+async def _tmpfs(_below: None, ground: Ground) -> AsyncIterator[Any]:
+    from ..emul.tmpfs import TmpFs
+
+    yield TmpFs(os.fsencode(ground.special), **ground.settings[TMPFS_GROUP.title])
+
+
+@asynccontextmanager
+async def _psshfs(_below: None, ground: Ground) -> AsyncIterator[FileServer]:
+    from .remote import remote, remote_tree
+
+    settings = ground.settings
+    told = remote(settings[PSSHFS_GROUP.title], settings[SSH_GROUP.title], readonly=ground.readonly)
+    async with remote_tree(ground.special, told) as server:
+        yield server
+
+
+ELEMENTS: Final[tuple[Element, ...]] = (
+    Element("p2k", Face.FILE_SERVER, Face.FILE_SYSTEM, _p2k, "serves the file system below it"),
+    Element("puffs", Face.FILE_SYSTEM, Face.FILE_SERVER, _puffs, "mounts what is served below it"),
+    Element(
+        "psshfs",
+        Face.FILE_SERVER,
+        None,
+        _psshfs,
+        "a tree of an SFTP server",
+        (PSSHFS_GROUP, SSH_GROUP),
+    ),
+    Element("tmpfs", Face.FILE_SYSTEM, None, _tmpfs, "files in memory", (TMPFS_GROUP,)),
+)
+"""All elements below the first `puffs`, which is the mount on the host itself."""
+
+_TOP: Final = Element("puffs", Face.HOST_MOUNT, Face.FILE_SERVER, _puffs, "the mount on the host")
+_NAMES: Final = ("puffs", *(element.name for element in ELEMENTS if element.name != "puffs"))
+
+
+def element_lines() -> list[str]:
+    """Return the table for `--help`: what each element is, offers and needs below it."""
+    lines = []
+    for element in (_TOP, *ELEMENTS):
+        needs = f"needs {element.needs.value}" if element.needs else "ends a stack"
+        lines.append(f"  {element.name:<8}{element.text}: {element.offers.value}; {needs}")
+    return lines
+
+
+def parse_stack(text: str) -> tuple[Element, ...]:
+    """Return the elements below the first `puffs` of `text`, top first.
+
+    Errors: CommandError (STACK) that names the element, what it needs below it, what it got, and
+    the nearest string that would work.
+    """
+    if len(text) > TYPENAME_MAX:
+        raise CommandError(
+            Status.STACK,
+            f"the stack string has {len(text)} characters; leave out pairs of 'p2k|puffs' until "
+            f"it has no more than {TYPENAME_MAX}",
+        )
+    names = text.split(SEPARATOR) if text else []
+    for name in names:
+        if name not in _NAMES:
+            raise _misfit(names, f"there is no element '{name}' (there are {_listed(_NAMES)})")
+    if not names or names[0] != _TOP.name:
+        got = f"'{names[0]}'" if names else "nothing"
+        raise _misfit(names, f"a stack begins with 'puffs', the mount on the host, not with {got}")
+    above, found = _TOP, []
+    for name in names[1:]:
+        element = next(e for e in ELEMENTS if e.name == name)
+        if above.needs is None:
+            raise _misfit(names, f"'{above.name}' has nothing below it, but got '{name}'")
+        if element.offers is not above.needs:
+            raise _misfit(
+                names, f"{_wish(above)}, but got '{name}', which offers {element.offers.value}"
+            )
+        found.append(element)
+        above = element
+    if above.needs is not None:
+        raise _misfit(names, f"{_wish(above)}, but got nothing")
+    return tuple(found)
+
+
+def _wish(above: Element) -> str:
+    """Say what `above` needs below it and which elements would do."""
+    assert above.needs is not None
+    fitting = [e.name for e in ELEMENTS if e.offers is above.needs]
+    return f"'{above.name}' needs {above.needs.value} below it ({_listed(fitting, 'or')})"
+
+
+def _listed(names: tuple[str, ...] | list[str], word: str = "and") -> str:
+    *first, last = names
+    return f"{', '.join(first)} {word} {last}" if first else last
+
+
+def _misfit(names: list[str], what: str) -> CommandError:
+    near = nearest_stack(names)
+    return CommandError(Status.STACK, f"{what}; the nearest stack that works is '{near}'")
+
+
+def nearest_stack(names: list[str]) -> str:
+    """Return the stack that works and takes the fewest changes to `names`.
+
+    Dijkstra over (names used up, interface needed next). Putting an element in costs 1; leaving
+    one out or taking another in its place costs more, for the user meant something by it, but
+    less where the name is nobody's.
+    """
+    queue: list[tuple[float, int, int, tuple[str, ...]]] = [(0.0, 0, 0, ())]
+    needed: list[Face | None] = [*Face, None]  # HOST_MOUNT, what a stack has to offer, is first
+    done = set()
+    while queue:
+        cost, used, face, built_so_far = heapq.heappop(queue)
+        needs = needed[face]
+        if used == len(names) and needs is None:
+            return SEPARATOR.join(built_so_far)
+        if (used, needs) in done:
+            continue
+        done.add((used, needs))
+        if used < len(names):
+            name = names[used]
+            dropping = 2.0 if name in _NAMES else 1.5 if name else 0.1
+            heapq.heappush(queue, (cost + dropping, used + 1, face, built_so_far))
+        for element in (_TOP, *ELEMENTS):
+            if element.offers is not needs:
+                continue
+            longer, after = (*built_so_far, element.name), needed.index(element.needs)
+            heapq.heappush(queue, (cost + 1.0, used, after, longer))
+            if used < len(names):
+                changing = _unlikeness(names[used], element.name)
+                heapq.heappush(queue, (cost + changing, used + 1, after, longer))
+    raise AssertionError("the table of elements has no stack that works")
+
+
+def _unlikeness(name: str, other: str) -> float:
+    if name in _NAMES:
+        return 0.0 if name == other else 3.0
+    return 1.5 * (1.0 - difflib.SequenceMatcher(None, name.lower(), other).ratio())
+
+
+@asynccontextmanager
+async def built(elements: Sequence[Element], ground: Ground) -> AsyncIterator[FileServer]:
+    """Build `elements` (top first) from the bottom up and yield the topmost, a file server.
+
+    Errors: whatever an element meets, and AssertionError when the built stack does not report
+    the trace that was asked for, which is a fault of an element.
+    """
+    async with AsyncExitStack() as stack:
+        below: Any = None
+        for element in reversed(elements):
+            below = await stack.enter_async_context(element.build(below, ground))
+        asked = SEPARATOR.join(element.name for element in elements)
+        trace = below.kargs.typename
+        if trace != asked:
+            raise AssertionError(f"asked for the stack '{asked}' and got '{trace}'")
+        yield below

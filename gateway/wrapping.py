@@ -1,0 +1,195 @@
+"""`syspuffs CMD...`: runs an unmodified mount command and mounts what it serves.
+
+The command finds PUFFS_COMFD in its environment; its mount call sends a mount request
+over that descriptor and then serves frames on it (layers/puffs/comfd.py). Here the
+request becomes a mount of the emulated kernel, served by p2k.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from ..layers.p2k import p2k_over
+from ..layers.puffs import puffs_over_socket
+from ..layers.puffs.comfd import COMFD_ENV, MountRequest, answer, receive_request
+from ..native.errors import RemoteProtocolError, TransportBroken
+from .failures import errno_of, explain
+from .mounting import Attachment
+from .options import HOST_GROUP, HostOptions, host_options, parse_words
+from .status import CommandError, Status
+
+_log = logging.getLogger(__name__)
+
+_LEAVE_SECONDS: Final = 10.0
+"""How long the command may take to end after its mount has ended."""
+_TERM_SECONDS: Final = 5.0
+"""Time between SIGTERM and SIGKILL."""
+_MS_RDONLY: Final = 1
+
+
+@asynccontextmanager
+async def wrapped(argv: Sequence[str], words: Sequence[str]) -> AsyncIterator[Attachment]:
+    """Run `argv` and yield what it serves, over one more `p2k|puffs`.
+
+    `words` are values of `-o`; they come after those that the command was given, so they win.
+    On exit the command has ended, by a signal if need be. Errors: CommandError, without a message
+    when the command failed by itself and has told the user why.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await _start(argv, theirs)
+    reply: _Reply | None = None
+    patience = 0.0
+    try:
+        with ours:  # until the kernel half owns it
+            request = await _request(process, ours, argv[0])
+            reply = _Reply(ours, request)
+            async with reply:
+                host = _host_options(request, words)
+                async with (
+                    puffs_over_socket(ours, request.kargs) as fs,
+                    p2k_over(fs, rdonly=host.readonly) as server,
+                    reply,  # once more: after an unmount the stream would carry frames
+                ):
+                    yield Attachment(
+                        server,
+                        os.fsdecode(request.directory),
+                        host,
+                        words,
+                        request.stay,
+                        reply.mounted,
+                    )
+        patience = _LEAVE_SECONDS
+    except Exception:
+        patience = _LEAVE_SECONDS
+        raise
+    finally:
+        with trio.CancelScope(shield=True):
+            await _end(process, patience)
+        if reply is not None and reply.told_failure and (process.returncode or 0) > 0:
+            # It has told the user, and knows better than we what status to end with.
+            raise CommandError(process.returncode or 0, "")
+    if process.returncode:
+        _log.warning("%s ended with status %d after the unmount", argv[0], process.returncode)
+
+
+class _Reply:
+    """The one answer to a mount request; as a context it answers with what goes wrong inside.
+
+    Has a descriptor of its own, which lives until the answer was sent.
+    """
+
+    def __init__(self, sock: socket.socket, request: MountRequest) -> None:
+        self.told_failure = False
+        self._sock = sock.dup()
+        self._request = request
+
+    async def mounted(self) -> None:
+        """Tell the command that it is mounted; it serves frames from now on."""
+        with self._sock:
+            await answer(self._sock, self._request)
+
+    async def __aenter__(self) -> _Reply:
+        return self
+
+    async def __aexit__(self, _type: object, exc: BaseException | None, _trace: object) -> None:
+        if self._sock.fileno() < 0:
+            return
+        with self._sock:
+            if isinstance(exc, Exception):
+                error = explain(exc) or CommandError(Status.FAILURE, f"internal error: {exc!r}")
+                self.told_failure = bool(error.message)
+                try:
+                    await answer(self._sock, errno=errno_of(error), text=error.message)
+                except TransportBroken:
+                    self.told_failure = False  # it has gone; we tell the user
+
+
+async def _start(argv: Sequence[str], theirs: socket.socket) -> trio.Process:
+    environment = {**os.environ, COMFD_ENV: str(theirs.fileno())}
+    try:
+        return await trio.lowlevel.open_process(
+            list(argv), env=environment, pass_fds=[theirs.fileno()]
+        )
+    except OSError as exc:
+        name = argv[0]
+        if isinstance(exc, FileNotFoundError) and shutil.which(name) is None:
+            where = "no such file" if "/" in name else "no such command in PATH"
+            raise CommandError(Status.NOT_FOUND, f"{name}: {where}; check its spelling") from None
+        raise CommandError(
+            Status.CANNOT_EXECUTE, f"{name}: cannot be executed: {exc.strerror}; check the file"
+        ) from None
+
+
+async def _request(process: trio.Process, sock: socket.socket, name: str) -> MountRequest:
+    """Return the mount request of the command; CommandError when it ends without one."""
+    request: MountRequest | None = None
+    wrong: RemoteProtocolError | None = None
+
+    async def receive(scope: trio.CancelScope) -> None:
+        nonlocal request, wrong
+        try:
+            request = await receive_request(sock)
+        except TransportBroken:
+            return  # all who held the other end have ended: the command's status says how
+        except RemoteProtocolError as exc:
+            wrong = exc
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive, nursery.cancel_scope)
+        if await process.wait() != 0:
+            nursery.cancel_scope.cancel()
+        # With status 0 it may have left its server in the background, with the descriptor.
+    if wrong is not None:
+        raise CommandError(
+            Status.WRAPPED_PROTOCOL,
+            f"{name} asks for a mount in a way that makes no sense ({wrong}); "
+            "are both of the same version?",
+        )
+    if request is not None:
+        return request
+    if process.returncode:
+        raise CommandError(_shell_status(process.returncode), "")
+    raise CommandError(
+        Status.NOTHING_MOUNTED,
+        f"{name} ended without mounting anything; it must be a mount command that knows "
+        f"{COMFD_ENV}, such as mount_psshfs",
+    )
+
+
+def _host_options(request: MountRequest, words: Sequence[str]) -> HostOptions:
+    """Return the options of the host mount: those of the request, then our own."""
+    given = [
+        (os.fsdecode(key) + ("=" + os.fsdecode(value) if value else "")).replace(",", "\\,")
+        for key, value in request.options
+    ]
+    if request.mntflags & _MS_RDONLY:
+        given.insert(0, "ro")
+    (settings,) = parse_words([*given, *words], [HOST_GROUP])
+    return host_options(settings)
+
+
+async def _end(process: trio.Process, patience: float) -> None:
+    """Wait until the command has ended, `patience` seconds by itself, then by signals."""
+    with trio.move_on_after(patience):
+        await process.wait()
+        return
+    process.terminate()
+    with trio.move_on_after(_TERM_SECONDS):
+        await process.wait()
+        return
+    process.kill()
+    await process.wait()
+
+
+def _shell_status(returncode: int) -> int:
+    return returncode if returncode >= 0 else Status.SIGNAL - returncode

@@ -1,0 +1,371 @@
+"""What we know of the tree, for how long, and what new knowledge does to older.
+
+`AttrCache` is the part of the server that all operations stand on. Knowledge
+comes in by three ways: an answer about one path (`learn`), a directory's
+listing (`load`), and our own changes. An answer to a question that was asked
+before a change of ours is older than the change and never overwrites it.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from ...native import sftp
+from ...native.constants import TTL_FOREVER, FlushOp, Vtype
+from ...native.errors import VfsError
+from ...native.records import Cookie, Newinfo, Vattr
+from ..ops import FileServer, Upcalls
+from .attributes import Translator, link_count, vtype_of
+from .connection import ATTRS, Connection
+from .directory import DEPTH_MAX, Entry, Listing, fetch_names, is_pipelining_refused
+from .errmap import StatusError
+from .node import Node, NodeTable
+from .openfile import OpenFile
+from .options import PsshfsOptions
+from .readahead import ReadAhead
+from .session import Session
+
+RACY: Final = 2 * 10**9
+"""A file changed so recently, ns, may change again and still show the same whole second."""
+
+
+class AttrCache(FileServer):
+    """Nodes, attributes and listings of one mount; the operations are in the subclasses.
+
+    `clock` gives monotonic ns, `wall` ns since 1970; tests have their own.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        session: Session,
+        options: PsshfsOptions,
+        nursery: trio.Nursery,
+        *,
+        clock: Callable[[], int] = time.monotonic_ns,
+        wall: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.connection = connection
+        self.session = session
+        self.options = options
+        self.clock = clock
+        self.wall = wall
+        self.ttl = options.ttl
+        self._nursery = nursery
+        self._upcalls: Upcalls | None = None
+        self._flushing: set[int] = set()
+        self._readdir_depth = DEPTH_MAX
+        self.translator = Translator(options)
+        root_attrs = session.root_attrs
+        if root_attrs.mode is None:
+            # A server that tells no modes: the root was asked for as a directory.
+            root_attrs = root_attrs._replace(mode=0o040700)
+        self.table = NodeTable(session.root, self.translator.vattr(root_attrs, 1, 1))
+        self.table.root.expiry = clock() + self.ttl
+        self.readahead = ReadAhead(
+            connection, session.max_read, options.read_ahead, options.read_ahead_total
+        )
+
+    def attach(self, upcalls: Upcalls) -> None:
+        """Learn whom to tell that cached data and names are no longer right."""
+        self._upcalls = upcalls
+
+    # Answers.
+
+    def newinfo(self, node: Node, now: int) -> Newinfo:
+        """Return the answer that gives `node` out once more: one lookup is counted."""
+        node.nlookup += 1
+        va = node.va
+        return Newinfo(
+            node.cookie,
+            va.vtype or 0,
+            va.size or 0,
+            0,
+            va,
+            max(node.expiry - now, 0),
+            max(node.name_expiry - now, 0),
+        )
+
+    def attr_ttl(self, node: Node) -> int:
+        """Return for how many ns the attributes of `node` may be believed."""
+        return min(max(node.expiry - self.clock(), 0), TTL_FOREVER)
+
+    # Learning about one node.
+
+    def learn(
+        self,
+        directory: Node,
+        name: bytes,
+        attrs: sftp.Attrs,
+        stamp: int,
+        expiry: int,
+        entry: Entry | None = None,
+    ) -> Node:
+        """Take in `attrs` for a name; return its node, which is made if there is none.
+
+        `stamp` is the change count when the question was asked. A name that leads to another
+        type of file now leads to another node.
+        """
+        assert directory.children is not None
+        child = directory.children.get(name)
+        vtype = vtype_of(attrs) or Vtype.VREG
+        if child is not None:
+            if child.vtype == vtype:
+                self.update(child, attrs, stamp, expiry, entry.nlink if entry else 0)
+                child.name_expiry = max(child.name_expiry, expiry)
+                return child
+            if child.changed_at > stamp:
+                return child
+            self.table.drop_name(directory, name)
+            fileid = self.table.new_fileid()
+            if directory.listing is not None:
+                directory.listing.set_fileid(name, fileid)
+        elif entry is not None:
+            fileid = entry.fileid
+        else:
+            fileid = self.fileid_of(directory, name)
+        va = self.translator.vattr(attrs, fileid, entry.nlink if entry else 1)
+        child = self.table.make(directory, name, va)
+        child.expiry = child.name_expiry = expiry
+        return child
+
+    def fileid_of(self, directory: Node, name: bytes) -> int:
+        """Return the file id that a name has, or a new one."""
+        if directory.children is not None:
+            child = directory.children.get(name)
+            if child is not None:
+                return child.fileid
+        if directory.listing is not None:
+            entry = directory.listing.entries.get(name)
+            if entry is not None:
+                return entry.fileid
+        return self.table.new_fileid()
+
+    def update(
+        self,
+        node: Node,
+        attrs: sftp.Attrs,
+        stamp: int,
+        expiry: int,
+        nlink: int = 0,
+        *,
+        is_after_close: bool = False,
+    ) -> None:
+        """Take in `attrs` for a node of the same type, as `learn` does.
+
+        `is_after_close`: asked right behind our last write, so that a new mtime is our own.
+        """
+        file = node.file
+        old = node.va
+        if node.changed_at > stamp:
+            # Asked before our change. The size is known here; nothing else is certain.
+            node.expiry = 0
+            return
+        if nlink:
+            node.nlink = nlink
+        va = self.translator.vattr(attrs, node.fileid, node.nlink)
+        if file is not None and not file.writes.is_idle:
+            # The server may not have done all writes yet, and mtime is still moving.
+            if file.writes.end > (va.size or 0):
+                va = va._replace(size=file.writes.end)
+            expiry = 0
+        elif node.is_modified:
+            node.is_modified = False
+            node.known_data = None
+            if is_after_close and va.size == old.size:
+                node.known_data = (va.size or 0, va.mtime or 0, self.wall())
+        elif va.mtime != old.mtime or va.size != old.size:
+            self._changed_elsewhere(node, va)
+        node.va = va
+        node.expiry = expiry
+
+    def _changed_elsewhere(self, node: Node, va: Vattr) -> None:
+        """React to a change that was not ours."""
+        if node.vtype == Vtype.VREG:
+            node.known_data = None
+            file = node.file
+            if file is not None:
+                file.drop_blocks()
+                if file.is_open:
+                    self.request_flush(FlushOp.INVAL_PAGECACHE_NODE_RANGE, node)
+        elif node.vtype == Vtype.VLNK:
+            node.target_expiry = 0
+        elif node.listing is not None and node.listing.stamp >= node.changed_at:
+            node.listing.expiry = 0
+
+    async def fetch(self, node: Node) -> None:
+        """Ask the server for the attributes of `node`.
+
+        By path, for that is what a program's stat means; by handle when no name is left.
+        Errors: the server's; ESTALE when the name leads to another type of file now, or no
+        name and no handle is left. Wire: LSTAT (FSTAT), one round trip.
+        """
+        connection = self.connection
+        table = self.table
+        if connection.is_congested:
+            await connection.room()
+        while not node.is_gone:
+            stamp = table.changes
+            moves = table.moves
+            try:
+                attrs = await connection.submit(ATTRS, sftp.lstat, table.path(node))
+            except StatusError as exc:
+                if exc.errno != errno.ENOENT or node is table.root:
+                    raise
+                if moves != table.moves:
+                    continue  # the path was another one by the time the server looked
+                self.lose(node)
+                if node.file is None or node.file.handle is None:
+                    raise
+            else:
+                self.take_attrs(node, attrs, stamp)
+                return
+        stamp = table.changes
+        handle = node.file.handle if node.file is not None else None
+        if handle is None:
+            raise VfsError(errno.ESTALE, "the last name of the node is gone")
+        self.take_attrs(node, await connection.submit(ATTRS, sftp.fstat, handle), stamp)
+
+    def take_attrs(self, node: Node, attrs: sftp.Attrs, stamp: int) -> None:
+        """Take in the answer to a question about a node itself. Errors: ESTALE, see `fetch`."""
+        vtype = vtype_of(attrs)
+        if vtype is not None and vtype != node.vtype and node is not self.table.root:
+            self.lose(node)
+            raise VfsError(errno.ESTALE, "the name leads to another file now")
+        expiry = self.clock() + self.ttl
+        self.update(node, attrs, stamp, expiry)
+        node.name_expiry = max(node.name_expiry, expiry)
+
+    def lose(self, node: Node) -> None:
+        """Forget the name of a node that the server does not have any more."""
+        if node.parent is not None:
+            self.forget_name(node.parent, node.name)
+
+    def forget_name(self, directory: Node, name: bytes) -> None:
+        """Note that a name is gone, by whomever."""
+        self.table.drop_name(directory, name)
+        if directory.listing is not None:
+            directory.listing.discard(name)
+
+    async def present_va(self, node: Node) -> Vattr:
+        """Return attributes of `node` that are as true as the time-outs promise."""
+        if self.clock() >= node.expiry:
+            await self.fetch(node)
+        return node.va
+
+    def open_file(self, node: Node) -> OpenFile:
+        """Return the open side of a node, which is made if there is none."""
+        file = node.file
+        if file is None:
+            file = node.file = OpenFile(
+                self.connection, self.readahead, self.options.write_behind
+            )
+        return file
+
+    # Learning about directories.
+
+    def touched(self, directory: Node) -> None:
+        """Note that we changed what a directory holds: its times are the server's to tell."""
+        self.table.changed(directory)
+        directory.expiry = 0
+
+    async def load(self, directory: Node) -> Listing:
+        """Return the listing of a directory, fetched now unless it is fresh.
+
+        One fetch at a time; others wait for it. Errors: the server's.
+        """
+        listing = directory.listing
+        if listing is None:
+            listing = directory.listing = Listing()
+        async with listing.lock:
+            if listing.is_loaded and self.clock() < listing.expiry:
+                return listing
+            stamp = self.table.changes
+            listing.begin(stamp)
+            try:
+                names = await self._fetch_names(self.table.path(directory))
+            except BaseException:
+                listing.abort()
+                raise
+            expiry = self.clock() + self.ttl
+            own = listing.merge(names, lambda name: self.fileid_of(directory, name))
+            listing.expiry = expiry
+            children = directory.children
+            if children:
+                entries = listing.entries
+                for name, child in list(children.items()):
+                    entry = entries.get(name)
+                    if entry is None:
+                        if child.changed_at <= stamp:
+                            self.table.drop_name(directory, name)
+                    elif entry.attrs is None:
+                        continue
+                    elif entry.vtype == child.vtype:
+                        self.update(child, entry.attrs, stamp, expiry, entry.nlink)
+                        child.name_expiry = expiry
+                    elif child.changed_at <= stamp:
+                        self.table.drop_name(directory, name)
+                        entry.fileid = self.table.new_fileid()
+            if own is not None and own.attrs.mode is not None:
+                self.update(directory, own.attrs, stamp, expiry, link_count(own.longname))
+                listing.expiry = expiry
+        return listing
+
+    async def _fetch_names(self, path: bytes) -> list[sftp.Name]:
+        try:
+            return await fetch_names(self.connection, path, self._readdir_depth)
+        except StatusError as exc:
+            if self._readdir_depth == 1 or not is_pipelining_refused(exc):
+                raise
+        names = await fetch_names(self.connection, path, 1)
+        self._readdir_depth = 1  # it worked one by one, so it shall be so from now on
+        return names
+
+    # Telling those above.
+
+    def request_flush(self, op: FlushOp, node: Node) -> None:
+        """Ask the kernel above, from a task of its own, to drop what it has of a node."""
+        if self._upcalls is not None and node.cookie not in self._flushing:
+            self._flushing.add(node.cookie)
+            self._nursery.start_soon(self._flush, op, node.cookie)
+
+    async def _flush(self, op: FlushOp, cookie: Cookie) -> None:
+        try:
+            if self._upcalls is not None:
+                await self._upcalls.flush(op, cookie)
+        except VfsError:
+            pass  # the kernel above is going away, and its caches with it
+        finally:
+            self._flushing.discard(cookie)
+
+    async def forget(self) -> None:
+        """Drop all cached knowledge, and have the kernel above do the same (SIGHUP).
+
+        Nodes, file ids, open files and unacknowledged writes stay. Must not be called from
+        inside an operation.
+        """
+        flushes: list[tuple[FlushOp, Cookie]] = []
+        for node in list(self.table.nodes.values()):
+            node.expiry = node.name_expiry = node.target_expiry = 0
+            node.known_data = None
+            if node.listing is not None:
+                node.listing.expiry = 0
+            if node.file is not None:
+                node.file.drop_blocks()
+            kind = (
+                FlushOp.INVAL_PAGECACHE_NODE_RANGE
+                if node.vtype == Vtype.VREG
+                else FlushOp.INVAL_ATTR_NODE
+            )
+            flushes.append((kind, node.cookie))
+        if self._upcalls is not None:
+            with suppress(VfsError):
+                await self._upcalls.flush(FlushOp.INVAL_NAMECACHE_ALL, self.table.root.cookie)
+                for op, cookie in flushes:
+                    await self._upcalls.flush(op, cookie)

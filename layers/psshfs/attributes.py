@@ -1,0 +1,142 @@
+"""SFTP attributes <-> vattr, with the translation of one user and one group id."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Final
+
+from ...native import sftp
+from ...native.constants import Vtype
+from ...native.errors import VfsError
+from ...native.records import IFMT_TO_VTYPE, Vattr
+from .options import PsshfsOptions
+
+SECOND: Final = 10**9
+BLOCKSIZE: Final = 4096
+TIME_MAX: Final = 0xFFFFFFFF
+"""Last second that version 3 can say."""
+
+
+def vtype_of(attrs: sftp.Attrs) -> Vtype | None:
+    """Return the type of a node, None where the server did not say it.
+
+    A type that we do not know (or none in a mode) is a regular file: the server will say what
+    can be done with it.
+    """
+    mode = attrs.mode
+    if mode is None:
+        return None
+    return IFMT_TO_VTYPE.get(stat.S_IFMT(mode), Vtype.VREG)
+
+
+def link_count(longname: bytes) -> int:
+    """Return the link count that the text of a directory entry shows as `ls -l` does, else 1.
+
+    Version 3 has no other place for it.
+    """
+    words = longname.split(None, 2)
+    if len(words) == 3 and words[1].isdigit() and len(words[1]) < 10:
+        return int(words[1]) or 1
+    return 1
+
+
+class Translator:
+    """Turns attributes into vattrs and back for one mount.
+
+    With `uid` N among the options, the server's user N is the mounting process's effective
+    user here, in both directions; all other ids pass unchanged. Groups the same.
+    """
+
+    def __init__(self, options: PsshfsOptions) -> None:
+        self._far_uid = options.uid
+        self._near_uid = os.geteuid()
+        self._far_gid = options.gid
+        self._near_gid = os.getegid()
+
+    def vattr(self, attrs: sftp.Attrs, fileid: int, nlink: int) -> Vattr:
+        """Return `attrs` as a vattr. What the server left out is filled in: a regular file of
+        nobody's with mode 0600, no octets, 1970.
+        """
+        size, uid, gid, mode, atime, mtime = attrs
+        if mode is None:
+            mode = stat.S_IFREG | 0o600
+        if uid is None:
+            uid = 65534
+        elif uid == self._far_uid:
+            uid = self._near_uid
+        if gid is None:
+            gid = 65534
+        elif gid == self._far_gid:
+            gid = self._near_gid
+        size = size or 0
+        modified = (mtime or 0) * SECOND
+        return Vattr(
+            IFMT_TO_VTYPE.get(mode & 0o170000, Vtype.VREG),
+            mode & 0o7777,
+            nlink,
+            uid,
+            gid,
+            None,
+            fileid,
+            size,
+            BLOCKSIZE,
+            (atime or 0) * SECOND,
+            modified,
+            modified,  # there is no ctime in version 3
+            None,
+            None,
+            None,
+            0,
+            (size + 511) & ~511,
+        )
+
+    def attrs(self, va: Vattr, now: Vattr | None) -> sftp.Attrs:
+        """Return what SETSTAT needs for the changes in `va`.
+
+        SFTP has user and group together, and both times together: what `va` leaves out of a
+        pair is taken from `now`, the present attributes, which must be there then.
+        Errors: EINVAL for a time that version 3 cannot say (before 1970, after 2106).
+        """
+        uid, gid, atime, mtime = va.uid, va.gid, va.atime, va.mtime
+        if uid is not None or gid is not None:
+            assert now is not None or (uid is not None and gid is not None)
+            uid = now.uid if uid is None and now is not None else uid
+            gid = now.gid if gid is None and now is not None else gid
+            if uid == self._near_uid and self._far_uid is not None:
+                uid = self._far_uid
+            if gid == self._near_gid and self._far_gid is not None:
+                gid = self._far_gid
+        if atime is not None or mtime is not None:
+            assert now is not None or (atime is not None and mtime is not None)
+            atime = now.atime if atime is None and now is not None else atime
+            mtime = now.mtime if mtime is None and now is not None else mtime
+        return sftp.Attrs(
+            size=va.size,
+            uid=uid,
+            gid=gid,
+            mode=None if va.mode is None else va.mode & 0o7777,
+            atime=_seconds(atime),
+            mtime=_seconds(mtime),
+        )
+
+    @staticmethod
+    def needs_present(va: Vattr) -> bool:
+        """Tell whether `attrs` needs the present attributes to fill a pair."""
+        return (va.uid is None) != (va.gid is None) or (va.atime is None) != (va.mtime is None)
+
+
+def _seconds(time: int | None) -> int | None:
+    if time is None:
+        return None
+    seconds = time // SECOND
+    if not 0 <= seconds <= TIME_MAX:
+        raise VfsError(errno.EINVAL, f"SFTP version 3 cannot say the time {seconds}")
+    return seconds
+
+
+def initial_attrs(va: Vattr, default: int) -> sftp.Attrs:
+    """Return the attributes with which a node is made: the mode alone, for owner and times
+    are the server's to set."""
+    return sftp.Attrs(mode=(default if va.mode is None else va.mode) & 0o7777)

@@ -1,0 +1,285 @@
+"""Nodes: what the cookies that we give out stand for.
+
+A node is one file or directory of the server, known by a name in a directory
+(SFTP has no other way to speak of a file) and kept while the kernel above has
+lookups on it, or, for a directory, while nodes below it live: their paths go
+through it. A hard link made through us gives a node one more name.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Final
+
+from ...native.constants import Vtype
+from ...native.errors import VfsError
+from ...native.records import Cookie, Vattr
+
+if TYPE_CHECKING:
+    from .directory import Listing
+    from .file import OpenFile
+
+ROOT_FILEID: Final = 1
+PATH_LEN_MAX: Final = 4095
+"""Longest path that a POSIX server takes, octets (PATH_MAX without its NUL)."""
+
+
+class Node:
+    """One node.
+
+    `va` is what was last learnt of it, with own changes applied, and holds until `expiry`
+    (monotonic ns). `changed_at` is the table's change count after our last change to it: an
+    answer to a question asked before that is no news. `parent` is None for the root and for a
+    node whose last name is gone (`is_gone`).
+    """
+
+    __slots__ = (
+        "_path",
+        "_path_age",
+        "aliases",
+        "changed_at",
+        "children",
+        "cookie",
+        "expiry",
+        "file",
+        "fileid",
+        "is_gone",
+        "is_modified",
+        "known_data",
+        "listing",
+        "name",
+        "name_expiry",
+        "nlink",
+        "nlookup",
+        "parent",
+        "target",
+        "target_expiry",
+        "va",
+        "vtype",
+    )
+
+    def __init__(
+        self, cookie: Cookie, fileid: int, parent: Node | None, name: bytes, va: Vattr
+    ) -> None:
+        self.cookie = cookie
+        self.fileid = fileid
+        self.parent = parent
+        self.name = name
+        self.aliases: list[tuple[Node, bytes]] | None = None
+        self.va = va
+        self.vtype = va.vtype
+        self.nlink = va.nlink or 1
+        self.expiry = 0
+        self.name_expiry = 0
+        """Until when the name is believed to lead here, monotonic ns."""
+        self.changed_at = 0
+        self.nlookup = 0
+        self.is_gone = False
+        self.is_modified = False
+        """We changed its data since `va` was learnt, so that a new mtime is no surprise."""
+        self.children: dict[bytes, Node] | None = {} if va.vtype == Vtype.VDIR else None
+        self.listing: Listing | None = None
+        self.file: OpenFile | None = None
+        self.target: bytes | None = None
+        self.target_expiry = 0
+        self.known_data: tuple[int, int, int] | None = None
+        """Size, mtime and wall-clock ns at which the host's pages of the node were right."""
+        self._path = b""
+        self._path_age = -1
+
+    def __repr__(self) -> str:
+        return f"<Node {self.cookie} {self.name!r}{' gone' if self.is_gone else ''}>"
+
+
+class NodeTable:
+    """All nodes of a mount: cookies, names and paths, and which change was the last one.
+
+    Nothing here waits, so each method is atomic for the tasks that use it.
+    """
+
+    def __init__(self, root_path: bytes, root_va: Vattr) -> None:
+        self._root_path = root_path
+        self._cookie = 1
+        self._fileid = ROOT_FILEID
+        self.moves = 0
+        """Counts what may have changed the path of a node by changing that of a directory."""
+        self.changes = 0
+        """Counts our changes to anything; see `Node.changed_at`."""
+        self.root = Node(Cookie(1), ROOT_FILEID, None, b"", root_va)
+        self.nodes: dict[int, Node] = {1: self.root}
+
+    # Names.
+
+    def node(self, cookie: int) -> Node:
+        """Return the node of a cookie. Errors: ESTALE for one that was never given or is dead."""
+        try:
+            return self.nodes[cookie]
+        except KeyError:
+            raise VfsError(errno.ESTALE, f"no node has the cookie {cookie}") from None
+
+    def directory(self, cookie: int) -> Node:
+        """Return the directory of a cookie. Errors: ESTALE; ENOTDIR; ENOENT when it is removed."""
+        node = self.nodes.get(cookie)
+        if node is None:
+            raise VfsError(errno.ESTALE, f"no node has the cookie {cookie}")
+        if node.children is None:
+            raise VfsError(errno.ENOTDIR)
+        if node.is_gone:
+            raise VfsError(errno.ENOENT, "the directory is removed")
+        return node
+
+    def path(self, node: Node) -> bytes:
+        """Return the path at the server. Errors: ENAMETOOLONG; ESTALE when no name is left."""
+        path = self._prefix(node) or b"/"
+        if len(path) > PATH_LEN_MAX:
+            raise VfsError(errno.ENAMETOOLONG)
+        return path
+
+    def path_of(self, directory: Node, name: bytes) -> bytes:
+        """Return the path of `name` in `directory`. Errors: ENAMETOOLONG, ESTALE."""
+        path = b"%b/%b" % (self._prefix(directory), name)
+        if len(path) > PATH_LEN_MAX or len(name) > 255:
+            raise VfsError(errno.ENAMETOOLONG)
+        return path
+
+    def _prefix(self, node: Node) -> bytes:
+        if node._path_age == self.moves:
+            return node._path
+        parent = node.parent
+        if parent is None:
+            if node is not self.root:
+                raise VfsError(errno.ESTALE, "the last name of the node is gone")
+            path = self._root_path
+        else:
+            path = b"%b/%b" % (self._prefix(parent), node.name)
+        if node.children is not None:
+            # Directories alone keep their paths: files come and go, and are many.
+            node._path = path
+            node._path_age = self.moves
+        return path
+
+    def is_ancestor(self, node: Node, below: Node) -> bool:
+        """Tell whether `below` is `node` or lies under it."""
+        at: Node | None = below
+        while at is not None:
+            if at is node:
+                return True
+            at = at.parent
+        return False
+
+    # Making, naming and forgetting.
+
+    def new_fileid(self) -> int:
+        """Return a file id that was never used in this session."""
+        self._fileid += 1
+        return self._fileid
+
+    def make(self, directory: Node, name: bytes, va: Vattr) -> Node:
+        """Make a node for `name` in `directory`, which has none yet; its fileid is `va.fileid`."""
+        assert va.fileid is not None
+        self._cookie += 1
+        node = Node(Cookie(self._cookie), va.fileid, directory, name, va)
+        assert directory.children is not None
+        directory.children[name] = node
+        self.nodes[self._cookie] = node
+        return node
+
+    def changed(self, node: Node) -> None:
+        """Note a change of ours to `node`; answers under way are old news from here on."""
+        self.changes += 1
+        node.changed_at = self.changes
+
+    def add_name(self, node: Node, directory: Node, name: bytes) -> None:
+        """Give `node` one more name."""
+        assert directory.children is not None
+        directory.children[name] = node
+        if node.parent is None:
+            node.parent, node.name = directory, name
+            node.is_gone = False
+        else:
+            if node.aliases is None:
+                node.aliases = []
+            node.aliases.append((directory, name))
+
+    def drop_name(self, directory: Node, name: bytes) -> Node | None:
+        """Take a name away, here only; return the node that had it, None for no known node.
+
+        A node without a name left is gone: only open SFTP handles reach it.
+        """
+        assert directory.children is not None
+        node = directory.children.pop(name, None)
+        if node is None:
+            return None
+        self.moves += node.children is not None
+        if node.parent is directory and node.name == name:
+            if node.aliases:
+                node.parent, node.name = node.aliases.pop()
+            else:
+                node.parent = None
+                node.is_gone = True
+                node.expiry = 0
+        elif node.aliases:
+            node.aliases.remove((directory, name))
+        self.changed(node)
+        if node.parent is None and node.nlookup == 0:
+            self._release(node)
+        self._let_go(directory)
+        return node
+
+    def move(self, source: Node, source_name: bytes, target: Node, target_name: bytes) -> None:
+        """Move a name, replacing what has the other one; the paths below follow by themselves."""
+        if source is target and source_name == target_name:
+            return
+        assert source.children is not None and target.children is not None
+        self.drop_name(target, target_name)
+        node = source.children.pop(source_name, None)
+        if node is None:
+            return
+        self.moves += 1
+        if node.parent is source and node.name == source_name:
+            node.parent, node.name = target, target_name
+        elif node.aliases:
+            node.aliases.remove((source, source_name))
+            node.aliases.append((target, target_name))
+        target.children[target_name] = node
+        self.changed(node)
+        self._let_go(source)
+
+    def forget(self, node: Node, nlookup: int) -> bool:
+        """Take back lookups; return whether the node's cookie is dead now."""
+        node.nlookup -= nlookup
+        if node.nlookup > 0 or node is self.root:
+            node.nlookup = max(0, node.nlookup)
+            return False
+        if node.children:
+            return False  # its children's paths need it; it goes with the last of them
+        self._free(node)
+        return True
+
+    def _free(self, node: Node) -> None:
+        parent = node.parent
+        for directory, name in node.aliases or ():
+            self._unname(node, directory, name)
+        if parent is not None:
+            self._unname(node, parent, node.name)
+        self._release(node)
+
+    def _unname(self, node: Node, directory: Node, name: bytes) -> None:
+        children = directory.children
+        if children is not None and children.get(name) is node:
+            del children[name]
+            listing = directory.listing
+            if listing is not None:
+                listing.node_left(name, node)
+            self._let_go(directory)
+
+    def _release(self, node: Node) -> None:
+        self.nodes.pop(node.cookie, None)
+        if node.file is not None:
+            node.file.dispose()
+            node.file = None
+
+    def _let_go(self, directory: Node) -> None:
+        """Free a directory that stayed for its children only, when the last has gone."""
+        if directory.nlookup == 0 and not directory.children and directory is not self.root:
+            self._free(directory)

@@ -1,0 +1,102 @@
+"""What a node has while it is open: SFTP handles, unacknowledged writes, blocks read ahead."""
+
+from __future__ import annotations
+
+import logging
+
+from ...native.constants import FREAD, FWRITE
+from .connection import Connection
+from .readahead import ReadAhead, Stream
+from .writebehind import WriteBehind
+
+_log = logging.getLogger(__name__)
+
+
+class OpenFile:
+    """The open side of one node.
+
+    All opens of a node share one SFTP handle for reading and one for writing, which may be the
+    same. `is_kept` says that create left a handle behind for the open that will follow it.
+    """
+
+    __slots__ = (
+        "_readahead",
+        "is_kept",
+        "is_unsynced",
+        "reader",
+        "readers",
+        "streams",
+        "writer",
+        "writers",
+        "writes",
+    )
+
+    def __init__(self, connection: Connection, readahead: ReadAhead, window: int) -> None:
+        self._readahead = readahead
+        self.reader: bytes | None = None
+        self.writer: bytes | None = None
+        self.readers = 0
+        self.writers = 0
+        self.is_kept = False
+        self.is_unsynced = False
+        """Written since the last fsync."""
+        self.writes = WriteBehind(connection, window)
+        self.streams: list[Stream] = []
+
+    @property
+    def handle(self) -> bytes | None:
+        """Some SFTP handle, None when there is none."""
+        return self.reader if self.reader is not None else self.writer
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether the host has the file open."""
+        return self.readers > 0 or self.writers > 0
+
+    def adopt(self, handle: bytes, mode: int) -> None:
+        """Take a new handle, good for `mode`; one that another open was faster with is closed."""
+        is_used = False
+        if mode & FREAD and self.reader is None:
+            self.reader = handle
+            is_used = True
+        if mode & FWRITE and self.writer is None:
+            self.writer = handle
+            is_used = True
+        if not is_used:
+            self.writes.close(handle)
+
+    def count(self, mode: int, by: int) -> None:
+        """Count an open (`by` 1) or a close (-1)."""
+        if mode & FREAD:
+            self.readers = max(0, self.readers + by)
+        if mode & FWRITE:
+            self.writers = max(0, self.writers + by)
+
+    def release(self) -> bool:
+        """Close handles that nobody has open; return whether nothing is left to keep."""
+        reader, writer = self.reader, self.writer
+        if reader is not None and not self.readers and (reader != writer or not self.writers):
+            self.reader = None
+            if reader != writer:
+                self.writes.close(reader)
+        if not self.readers:
+            self.drop_blocks()
+        if writer is not None and not self.writers and (reader != writer or not self.readers):
+            self.writer = None
+            self.writes.close(writer)
+        if self.reader is None and self.writer is None:
+            self.is_kept = False
+            return self.writes.is_idle and not self.writes.has_error
+        return False
+
+    def drop_blocks(self) -> None:
+        """Forget what was read ahead."""
+        if self.streams:
+            self._readahead.drop(self.streams)
+
+    def dispose(self) -> None:
+        """Let everything go, for the node is forgotten."""
+        self.readers = self.writers = 0
+        self.release()
+        if self.writes.has_error:
+            _log.error("a write failed and nobody asked: %s", self.writes.take_error())

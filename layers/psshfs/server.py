@@ -1,0 +1,249 @@
+"""Psshfs: a directory of an SFTP server as a FileServer."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as _socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple
+
+import trio
+
+from ...native import sftp
+from ...native.constants import (
+    MAXMSGLEN_DEFAULT,
+    MNT_FORCE,
+    MNT_WAIT,
+    NAME_MAX,
+    KFlag,
+    VnOp,
+)
+from ...native.errors import VfsError
+from ...native.records import Cookie, Cred, Kargs, Newinfo, Statvfs
+from .connection import (
+    STATUS,
+    STATVFS,
+    Connection,
+    ConnectionStatistics,
+    open_connection,
+)
+from .errmap import StatusError
+from .files import FileOperations
+from .names import NameOperations
+from .node import PATH_LEN_MAX
+from .options import PsshfsOptions
+from .refine import Refiner
+from .session import Session, open_session
+
+OPS: Final = frozenset(
+    {
+        VnOp.LOOKUP,
+        VnOp.CREATE,
+        VnOp.MKNOD,
+        VnOp.OPEN,
+        VnOp.CLOSE,
+        VnOp.GETATTR,
+        VnOp.SETATTR,
+        VnOp.READ,
+        VnOp.WRITE,
+        VnOp.FSYNC,
+        VnOp.REMOVE,
+        VnOp.LINK,
+        VnOp.RENAME,
+        VnOp.MKDIR,
+        VnOp.RMDIR,
+        VnOp.SYMLINK,
+        VnOp.READDIR,
+        VnOp.READLINK,
+        VnOp.INACTIVE,
+        VnOp.RECLAIM,
+        VnOp.PRINT,
+        VnOp.PATHCONF,
+    }
+)
+"""What psshfs has. ACCESS is not there: the server at the far end decides, when it is asked."""
+
+PATHCONF: Final = {
+    os.pathconf_names["PC_LINK_MAX"]: 127,
+    os.pathconf_names["PC_NAME_MAX"]: NAME_MAX,
+    os.pathconf_names["PC_PATH_MAX"]: PATH_LEN_MAX + 1,
+    os.pathconf_names["PC_PIPE_BUF"]: 4096,
+    os.pathconf_names["PC_CHOWN_RESTRICTED"]: 1,
+    os.pathconf_names["PC_NO_TRUNC"]: 1,
+    os.pathconf_names["PC_FILESIZEBITS"]: 64,
+}
+
+
+class PsshfsStatistics(NamedTuple):
+    """What the server holds, and the counters of its connection."""
+
+    nodes: int
+    open_files: int
+    octets_read_ahead: int
+    octets_unacknowledged: int
+    connection: ConnectionStatistics
+
+
+class Psshfs(NameOperations, FileOperations):
+    """The file server. Made by `mount_psshfs`, which also owns its tasks and its connection."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        session: Session,
+        mntfromname: bytes,
+        options: PsshfsOptions,
+        nursery: trio.Nursery,
+        *,
+        clock: Callable[[], int] = time.monotonic_ns,
+        wall: Callable[[], int] = time.time_ns,
+    ) -> None:
+        super().__init__(connection, session, options, nursery, clock=clock, wall=wall)
+        self.refiner = Refiner(connection, session)
+        root = self.table.root
+        self._kargs = Kargs(
+            typename="psshfs",
+            mntfromname=mntfromname,
+            root=Newinfo(root.cookie, root.va.vtype or 0),
+            kflags=KFlag.WTCACHE | KFlag.IAONDEMAND | KFlag.CACHE_FS_TTL,
+            ops=OPS,
+            maxmsglen=MAXMSGLEN_DEFAULT,
+        )
+
+    @property
+    def kargs(self) -> Kargs:
+        """What to tell the kernel above at mount."""
+        return self._kargs
+
+    async def wait_broken(self) -> str:
+        """Wait until the connection has ended; return why, for people.
+
+        From then on operations fail with ENOTCONN, except where the caches know the answer.
+        """
+        await self.connection.broken.wait()
+        return self.connection.cause
+
+    # The whole file system.
+
+    async def statvfs(self) -> Statvfs:
+        """Ask by statvfs@openssh.com about the mounted directory; zeros without it."""
+        if self.session.statvfs:
+            try:
+                return await self.connection.submit(
+                    STATVFS, sftp.statvfs, self.table.path(self.table.root)
+                )
+            except StatusError as exc:
+                if exc.errno != errno.EOPNOTSUPP:
+                    raise
+        return Statvfs(namemax=NAME_MAX)
+
+    async def sync(self, waitfor: int, cred: Cred) -> None:
+        """With MNT_WAIT, wait until the server and its disk have everything; nothing is ever
+        held back, so there is nothing to start otherwise. Errors stay with the files."""
+        if waitfor != MNT_WAIT:
+            return
+        files = [node.file for node in self.table.nodes.values() if node.file is not None]
+        slots = []
+        for file in files:
+            await file.writes.drain()
+            if file.is_unsynced and self.session.fsync and file.handle is not None:
+                file.is_unsynced = False
+                await self.connection.room()
+                slots.append((file, self.connection.submit(STATUS, sftp.fsync, file.handle)))
+        for file, slot in slots:
+            try:
+                await slot
+            except StatusError:
+                file.is_unsynced = True
+                raise
+
+    async def unmount(self, flags: int) -> None:
+        """Wait for all writes. Errors: that of a write nobody was told of; not with MNT_FORCE."""
+        error: VfsError | None = None
+        for node in list(self.table.nodes.values()):
+            file = node.file
+            if file is not None:
+                await file.writes.drain()
+                error = error or file.writes.take_error()
+        if error is not None and not flags & MNT_FORCE:
+            raise error
+        for node in list(self.table.nodes.values()):
+            if node.file is not None:
+                node.file.dispose()
+                node.file = None
+
+    # The rest of the nodes' operations.
+
+    async def access(self, opc: Cookie, mode: int, cred: Cred) -> None:
+        """Succeed: the server decides with what rights it opens and changes."""
+        self.table.node(opc)
+
+    def reclaim(self, opc: Cookie, nlookup: int) -> None:
+        """Take back lookups; with the last one the node goes, and its handles are closed."""
+        node = self.table.nodes.get(opc)
+        if node is not None:
+            self.table.forget(node, nlookup)
+
+    async def print(self, opc: Cookie) -> bytes:
+        """Return type, path and state of a node."""
+        node = self.table.node(opc)
+        path = b"(gone)" if node.is_gone else self.table.path(node)
+        return b"psshfs node %d, fileid %d, %b" % (node.cookie, node.fileid, path)
+
+    async def pathconf(self, opc: Cookie, name: int) -> int:
+        """Return what Linux' file systems answer. Errors: EINVAL for other questions."""
+        self.table.node(opc)
+        try:
+            return PATHCONF[name]
+        except KeyError:
+            raise VfsError(errno.EINVAL) from None
+
+    def statistics(self) -> PsshfsStatistics:
+        """Return counters and sizes."""
+        files = [node.file for node in self.table.nodes.values() if node.file is not None]
+        return PsshfsStatistics(
+            len(self.table.nodes),
+            sum(file.is_open for file in files),
+            self.readahead.octets,
+            sum(file.writes.octets for file in files),
+            self.connection.statistics(),
+        )
+
+
+@asynccontextmanager
+async def mount_psshfs(
+    socket: _socket.socket,
+    path: bytes = b"",
+    options: PsshfsOptions | None = None,
+    *,
+    mntfromname: bytes = b"psshfs",
+    clock: Callable[[], int] = time.monotonic_ns,
+    wall: Callable[[], int] = time.time_ns,
+) -> AsyncIterator[Psshfs]:
+    """Open an SFTP session on `socket` and serve the directory `path` of it.
+
+    `socket` carries the SFTP subsystem's octets; it stays the caller's, but is shut down at the
+    end. `path` empty means the login directory. The caller calls `unmount` before the end of the
+    context; what is unacknowledged at its end is lost.
+    Errors at the beginning: see `open_session`.
+    """
+    options = PsshfsOptions() if options is None else options
+    failure: Exception | None = None
+    async with open_connection(socket, timeout=options.request_timeout) as connection:
+        session = await open_session(connection, path, options)
+        async with trio.open_nursery() as nursery:
+            server = Psshfs(
+                connection, session, mntfromname, options, nursery, clock=clock, wall=wall
+            )
+            try:
+                yield server
+            except Exception as exc:
+                # Kept out of the nursery, which would wrap it into a group.
+                failure = exc
+            finally:
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure

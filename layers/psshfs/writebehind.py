@@ -1,0 +1,168 @@
+"""Writes that were sent and not yet acknowledged, of one file.
+
+A write returns to its caller as soon as it is on its way and the window has
+room. What goes wrong later is kept here and told twice at most: once to the next
+writer, so that a program stops early, and once to the next who asks for
+durability (fsync, close), which is where it must not be missed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import trio
+
+from ...native import sftp
+from ...native.errors import VfsError
+from ...native.records import Buffer
+from .connection import STATUS, Connection, Slot
+
+REQUESTS_MAX: Final = 64
+"""Unacknowledged writes of one file."""
+
+
+class WriteSlot(Slot[None]):
+    """A WRITE whose acknowledgement is owed to a `WriteBehind`."""
+
+    __slots__ = ("end", "offset", "owner")
+
+    def __init__(self, owner: WriteBehind, offset: int, length: int) -> None:
+        super().__init__(owner.connection, STATUS, shared=True)
+        self.owner = owner
+        self.offset = offset
+        self.end = offset + length
+
+    def _wake(self) -> None:
+        self.owner.acknowledged(self)
+        super()._wake()
+
+
+class WriteBehind:
+    """The window of one file's writes.
+
+    `window` is the number of octets that may be unacknowledged after a write has returned.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_durability_error",
+        "_parked",
+        "_pending",
+        "_window",
+        "_writer_error",
+        "connection",
+        "end",
+        "octets",
+    )
+
+    def __init__(self, connection: Connection, window: int) -> None:
+        self.connection = connection
+        self.octets = 0
+        self.end = 0
+        """No unacknowledged write reaches farther; 0 when there is none."""
+        self._window = window
+        self._pending: dict[WriteSlot, None] = {}
+        self._closing: list[bytes] = []
+        self._parked: deque[trio.lowlevel.Task] = deque()
+        self._writer_error: VfsError | None = None
+        self._durability_error: VfsError | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether every write has been answered."""
+        return not self._pending
+
+    async def write(self, handle: bytes, offset: int, data: Buffer, length_max: int) -> None:
+        """Send `data`, in pieces of `length_max` octets at most; return when the window has room.
+
+        `data` is not referred to after the return. Writes that overlap are kept in order.
+        Errors: an earlier write's, if no writer has heard of it; those of a connection.
+        """
+        connection = self.connection
+        if self._writer_error is not None:
+            error, self._writer_error = self._writer_error, None
+            raise error
+        length = len(data)
+        if offset < self.end:
+            await self.settle(offset, offset + length)
+        view = data if length <= length_max else memoryview(data)
+        at = 0
+        while at < length:
+            if connection.is_congested:
+                await connection.room()
+            piece = view if length <= length_max else view[at : at + length_max]
+            size = len(piece)
+            slot = WriteSlot(self, offset + at, size)
+            connection.submit_slot(slot, sftp.write, handle, offset + at, size, payload=piece)
+            if not slot.done:
+                self._pending[slot] = None
+                self.octets += size
+                self.end = max(self.end, offset + at + size)
+            at += size
+            while self.octets > self._window or len(self._pending) >= REQUESTS_MAX:
+                await self._change()
+        if self._writer_error is not None and not self._window:
+            error, self._writer_error = self._writer_error, None
+            self._durability_error = None
+            raise error
+
+    def acknowledged(self, slot: WriteSlot) -> None:
+        """Hear that a write was answered."""
+        if self._pending.pop(slot, self) is None:
+            self.octets -= slot.end - slot.offset
+            if not self._pending:
+                self.end = 0
+                while self._closing:
+                    self.connection.close_handle(self._closing.pop())
+        if slot.is_failed:
+            try:
+                slot.result()
+            except VfsError as exc:
+                self._writer_error = self._writer_error or exc
+                self._durability_error = self._durability_error or exc
+        parked = self._parked
+        while parked:
+            trio.lowlevel.reschedule(parked.popleft())
+
+    def close(self, handle: bytes) -> None:
+        """Close an SFTP handle once every write has been answered: a server that works on
+        several requests at once must not close it before."""
+        if self._pending:
+            self._closing.append(handle)
+        else:
+            self.connection.close_handle(handle)
+
+    async def settle(self, start: int, end: int) -> None:
+        """Wait until no unacknowledged write overlaps [start, end)."""
+        while start < self.end and any(
+            slot.offset < end and start < slot.end for slot in self._pending
+        ):
+            await self._change()
+
+    async def drain(self) -> None:
+        """Wait until every write has been answered; errors stay where they are."""
+        while self._pending:
+            await self._change()
+
+    @property
+    def has_error(self) -> bool:
+        """Tell whether an error waits for somebody who asks for durability."""
+        return self._durability_error is not None
+
+    def take_error(self) -> VfsError | None:
+        """Return the error that is owed to who asks for durability; it is told then."""
+        error, self._durability_error = self._durability_error, None
+        self._writer_error = None
+        return error
+
+    async def _change(self) -> None:
+        """Wait until some write is answered."""
+        task = trio.lowlevel.current_task()
+        self._parked.append(task)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._parked.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)

@@ -1,0 +1,115 @@
+"""Putting the two halves together, in one process or across a socket."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from ...native.constants import FLAG_RESPONSE, MNT_FORCE
+from ...native.errors import TransportClosed, TransportError, VfsError
+from ...native.records import Kargs
+from ..ops import FileServer
+from .fromserver import DirectUpcalls, FromServer
+from .kernel import UNMOUNT_WAIT, PuffsFs
+from .putter import Putter
+from .server import ServerHalf
+from .touser import DirectTouser, QueueTouser
+
+_log = logging.getLogger(__name__)
+
+_OPCLASS: Final = 4
+"""Where the header has the low octet of opclass (native/frames)."""
+
+
+@asynccontextmanager
+async def puffs_over(
+    server: FileServer, *, unmount_wait: float = UNMOUNT_WAIT
+) -> AsyncIterator[PuffsFs]:
+    """Offer `server`, in this process, as a file system to be mounted in an emulated kernel.
+
+    The server is attached. On exit it is unmounted by force unless that happened before.
+    """
+    fs = PuffsFs(server.kargs, unmount_wait=unmount_wait)
+    half = ServerHalf(server)
+    async with _background() as nursery:
+        fs.touser = DirectTouser(half, nursery)
+        server.attach(DirectUpcalls(FromServer(fs)))
+        try:
+            yield fs
+        finally:
+            fs.touser.end()
+            if not half.has_ended:
+                with trio.move_on_after(unmount_wait, shield=True):
+                    try:
+                        await server.unmount(MNT_FORCE)
+                    except VfsError as exc:
+                        _log.warning("unmounting the server by force said: %s", exc)
+
+
+@asynccontextmanager
+async def puffs_over_socket(
+    sock: socket.socket, kargs: Kargs, *, unmount_wait: float = UNMOUNT_WAIT
+) -> AsyncIterator[PuffsFs]:
+    """Offer the server at the other end of a connected stream socket as a file system.
+
+    The socket belongs to the file system from now on and is closed on exit; a server that has not
+    been unmounted takes that as an unmount by force. When the server dies, operations end with
+    ENXIO and the mount asks to be unmounted.
+    """
+    fs = PuffsFs(kargs, unmount_wait=unmount_wait)
+    putter = Putter.of_socket(sock)
+    touser = QueueTouser(putter, fs.late)
+    fs.touser = touser
+    async with _background(putter.pump) as nursery:
+        nursery.start_soon(_read_frames, fs, putter, touser, nursery)
+        try:
+            yield fs
+        finally:
+            touser.end()
+            putter.close()
+
+
+async def _read_frames(
+    fs: PuffsFs, putter: Putter, touser: QueueTouser, nursery: trio.Nursery
+) -> None:
+    """Hand out what the server sends, until the putter ends; then end all calls."""
+    from_server = FromServer(fs)
+    try:
+        while True:
+            frame = await putter.next_frame()
+            if frame[_OPCLASS] & FLAG_RESPONSE:
+                touser.reply(frame)
+            else:
+                from_server.dispatch(frame, touser, nursery)
+    except TransportClosed:
+        pass
+    except TransportError as exc:
+        if fs.is_mounted:
+            _log.warning("the server of %s is gone: %s", fs.typename, exc)
+    finally:
+        touser.end()
+    from_server.unmount()
+
+
+@asynccontextmanager
+async def _background(
+    *tasks: Callable[[], Awaitable[None]],
+) -> AsyncIterator[trio.Nursery]:
+    """Run tasks beside the body; cancel them at its end. The body's exception comes out bare."""
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        for task in tasks:
+            nursery.start_soon(task)
+        try:
+            yield nursery
+        except BaseException as exc:
+            # Not through the nursery, which would put it into a group of one.
+            failure = exc
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

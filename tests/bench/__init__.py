@@ -1,0 +1,1 @@
+"""Ours beside sshfs on this machine: `python tests/bench/run.py` (or `tox -e bench`)."""

@@ -1,0 +1,159 @@
+"""Print ours beside sshfs, in one run on this machine (`tox -e bench`).
+
+    python tests/bench/run.py                    everything, under six minutes
+    python tests/bench/run.py --quick            less of everything, under a minute
+    python tests/bench/run.py --rows read,write --mounts sshfs,ssh --rounds 9
+
+Each figure is a median over interleaved rounds; ratios are of medians. Mounts, processes and
+files are gone at the end, after ^C and SIGTERM too; what was measured until then is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if __package__ in (None, ""):  # run as a script: find the package that it belongs to
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    __package__ = "tests.bench"
+
+from ..support.leaks import become_subreaper, mounts
+from .machine import describe
+from .mounts import CONTENDERS, Contender
+from .report import Report, Shortfall, console, print_shortfalls
+from .rounds import Rounds
+from .rows import FULL, QUICK, ROWS, Row, Tree
+from .server import Server
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_BUDGET = 280.0
+"""Seconds for all rounds together, unless --rounds says how many there are to be."""
+_BUDGET_QUICK = 35.0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="run.py", description=__doc__.partition("\n")[0])
+    keys = ",".join(row.key for row in ROWS)
+    parser.add_argument("--rows", metavar="A,B", help=f"only these rows ({keys})")
+    keys = ",".join(contender.key for contender in CONTENDERS)
+    parser.add_argument("--mounts", metavar="A,B", help=f"only these columns ({keys})")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how many rounds (5; quick: 2)")
+    parser.add_argument("--quick", action="store_true", help="less of everything")
+    parser.add_argument("--no-inside", action="store_true", help="leave out what needs no mount")
+    parser.add_argument("--only-inside", action="store_true", help="only what needs no mount")
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with status 1 when something owed is missing"
+    )
+    return parser
+
+
+def _choose(given: str | None, known: Sequence[Any], parser: argparse.ArgumentParser) -> list[Any]:
+    if given is None:
+        return list(known)
+    keys = given.split(",")
+    for key in keys:
+        if key not in {each.key for each in known}:
+            parser.error(f"there is no '{key}' (there are {', '.join(e.key for e in known)})")
+    return [each for each in known if each.key in keys]
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Run what the command line asks for; return the exit status."""
+    parser = _parser()
+    options = parser.parse_args()
+    rows: list[Row] = _choose(options.rows, ROWS, parser)
+    contenders: list[Contender] = _choose(options.mounts, CONTENDERS, parser)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+
+    out = console()
+    for title, text in describe():
+        out.print(f"{title:<9} {text}", highlight=False, markup=False)
+    out.print()
+    shortfalls: list[Shortfall] = []
+    try:
+        if not options.only_inside:
+            report, interrupted = _measure(out, options, rows, contenders)
+            report.print_speeds()
+            report.print_costs()
+            shortfalls = report.shortfalls
+            if interrupted:
+                out.print("interrupted: the table is of what there was until then", style="red")
+                return 130
+        if not options.no_inside:
+            shortfalls += _inside(out, options.quick)
+    except KeyboardInterrupt:
+        return 130
+    good = print_shortfalls(out, shortfalls)
+    return 0 if good or not options.strict else 1
+
+
+def _measure(
+    out: Console, options: argparse.Namespace, rows: list[Row], contenders: list[Contender]
+) -> tuple[Report, bool]:
+    """Do the rounds; return the report and whether they were cut short by the user."""
+    quick = options.quick
+    count = options.rounds or (2 if quick else 5)
+    budget = float("inf") if options.rounds else _BUDGET_QUICK if quick else _BUDGET
+    become_subreaper()  # daemons detach themselves; their ends are ours to see
+    began = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(f"{time.monotonic() - began:5.0f} s  {text}", file=sys.stderr, flush=True)
+
+    # In memory: what is measured is the way there, not the disk.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    place = Path(tempfile.mkdtemp(prefix="syspuffs-bench-", dir=memory))
+    try:
+        tree = Tree(place / "tree", QUICK if quick else FULL)
+        tree.fill()
+        points = place / "mnt"
+        points.mkdir()
+        with Server(place / "sshd") as server:
+            rounds = Rounds(server, tree, points, rows, contenders, tell)
+            interrupted = False
+            try:
+                rounds.run(count, budget)
+            except KeyboardInterrupt:
+                interrupted = True
+        return Report(out, rounds.results, rows, contenders), interrupted
+    finally:
+        _remove(place)
+
+
+def _remove(place: Path) -> None:
+    """Remove our directory, but nothing through a mount that could not be undone."""
+    left = [line.mount_point for line in mounts() if line.mount_point.startswith(f"{place}/")]
+    if left:
+        print(f"still mounted, not removed: {', '.join(left)}", file=sys.stderr)
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _inside(out: Console, quick: bool) -> list[Shortfall]:
+    """Measure what needs no mount: frames, and pairs of layers in one process."""
+    shortfalls: list[Shortfall] = []
+    from .pairs import print_pairs
+
+    out.print()
+    shortfalls += print_pairs(out, 3 if quick else 9)
+    return shortfalls
+
+
+if __name__ == "__main__":
+    sys.exit(main())

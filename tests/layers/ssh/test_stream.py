@@ -1,0 +1,176 @@
+"""Streams of all three kinds: they carry SFTP, and they end for sure."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from syspuffs.layers.psshfs.stream import Cause, ConnectError, SshOptions, open_stream
+from syspuffs.layers.psshfs.target import parse_target
+
+from ...support.sshd import Sshd, find_sftp_server, list_descendants
+from .harness import INIT, LIMIT, fail_stream, talk, try_stream
+
+pytestmark = pytest.mark.sshd
+
+KINDS = ("asyncssh", "ssh", "local")
+
+
+def arrange(kind: str, sshd: Sshd) -> tuple[str, SshOptions, bool]:
+    """Give target, options and whether the target is on this machine."""
+    if kind == "local":
+        return "/", SshOptions(sftp_server=find_sftp_server()), True
+    command = "ssh" if kind == "ssh" else None
+    return (
+        f"{sshd.host}:",
+        SshOptions(config_file="none", options=sshd.options, ssh_command=command),
+        False,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_carries_sftp(kind: str, sshd: Sshd) -> None:
+    target, options, local = arrange(kind, sshd)
+    text = await try_stream(target, options, local=local)
+    assert {"asyncssh": "AsyncSSH", "ssh": "ssh", "local": "sftp-server"}[kind].lower() in (
+        text.lower()
+    )
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_killed_program_is_seen_at_once(kind: str, sshd: Sshd) -> None:
+    target, options, local = arrange(kind, sshd)
+    with trio.fail_after(LIMIT):
+        async with open_stream(parse_target(target, local=local), options) as stream:
+            await talk(stream)
+            assert stream.failure is None
+            os.kill(stream.pid, signal.SIGKILL)
+            with trio.fail_after(1):
+                await trio.lowlevel.wait_readable(stream.socket)
+                assert stream.socket.recv(1) == b""
+                failure = await stream.explain_end()
+            assert failure.kind is Cause.DIED
+            assert "signal 9" in failure.message
+            assert stream.failure is failure
+            assert await stream.wait_death() is failure
+
+
+@pytest.mark.parametrize("kind", ["asyncssh", "ssh"])
+async def test_server_that_dies(kind: str, tmp_path: Path) -> None:
+    with Sshd(tmp_path / "sshd") as sshd, trio.fail_after(LIMIT):
+        target, options, _ = arrange(kind, sshd)
+        async with open_stream(parse_target(target), options) as stream:
+            await talk(stream)
+            sshd.kill_sessions()
+            failure = await stream.wait_death()
+            assert failure.kind is Cause.DIED
+            assert "lost" in failure.message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_body_that_raises_and_body_that_is_cancelled(kind: str, sshd: Sshd) -> None:
+    target, options, local = arrange(kind, sshd)
+    with pytest.raises(ZeroDivisionError), trio.fail_after(LIMIT):
+        async with open_stream(parse_target(target, local=local), options):
+            raise ZeroDivisionError
+    with trio.move_on_after(LIMIT) as scope:
+        async with open_stream(parse_target(target, local=local), options) as stream:
+            await talk(stream)
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_cancelled_login(tmp_path: Path) -> None:
+    listener = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener[0].socket.getsockname()[1]
+    options = SshOptions(config_file="none", port=port)
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+
+            async def connect() -> None:
+                async with open_stream(parse_target("127.0.0.1:"), options):
+                    raise AssertionError("nobody answers there")
+
+            nursery.start_soon(connect)
+            stream = await listener[0].accept()
+            assert (await stream.receive_some(64)).startswith(b"SSH-2.0-")
+            nursery.cancel_scope.cancel()
+    await stream.aclose()
+    await listener[0].aclose()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_program_dies_with_us(kind: str, sshd: Sshd) -> None:
+    """SIGKILL of the process that holds the stream ends the program too."""
+    target, options, local = arrange(kind, sshd)
+    script = f"""
+import trio
+from syspuffs.layers.psshfs.stream import *
+from syspuffs.layers.psshfs.target import parse_target
+async def main():
+    async with open_stream(parse_target({target!r}, local={local}), {options!r}) as stream:
+        await trio.socket.from_stdlib_socket(stream.socket).send({INIT!r})
+        print(stream.pid, flush=True)
+        await trio.sleep_forever()
+trio.run(main)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        pid = int(holder.stdout.readline())
+        watched = os.pidfd_open(pid)
+        holder.kill()
+        assert holder.wait() == -signal.SIGKILL
+    poll = select.poll()
+    poll.register(watched)
+    assert poll.poll(3000), "the program outlives us"
+    os.close(watched)
+
+
+async def test_program_that_ignores_everything_is_killed() -> None:
+    """Ends within the stated time although it neither reads its socket nor heeds SIGTERM."""
+    options = SshOptions(sftp_server="sh -c 'trap \"\" TERM; while :; do sleep 9; done'")
+    start = trio.current_time()
+    async with open_stream(parse_target("/", local=True), options) as stream:
+        pids = [stream.pid, *list_descendants(stream.pid)]
+        failure: ConnectError | None = stream.failure
+        assert failure is None
+    assert trio.current_time() - start < 4
+    assert not Path(f"/proc/{pids[0]}").exists()
+
+
+async def test_program_that_cannot_be_run(sshd: Sshd, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("no program")
+    for command, words in (
+        ("/nonexistent/ssh", "no such program"),
+        (str(plain), "no permission"),
+    ):
+        error = await fail_stream("host:", SshOptions(ssh_command=command))
+        assert error.kind is Cause.NOT_FOUND
+        assert words in error.message
+        error = await fail_stream("/", SshOptions(sftp_server=command), local=True)
+        assert error.kind is Cause.NOT_FOUND
+    error = await fail_stream("host:", SshOptions(ssh_command="ssh 'x"))
+    assert error.kind is Cause.BAD_CONFIG
+    error = await fail_stream("host:", SshOptions(ssh_command=" "))
+    assert error.kind is Cause.BAD_CONFIG
+    error = await fail_stream("elsewhere:/", SshOptions(sftp_server="cat"), local=True)
+    assert error.kind is Cause.BAD_CONFIG
+
+
+async def test_program_that_ends_without_a_word() -> None:
+    error = await fail_stream(
+        "/", SshOptions(sftp_server="sh -c 'echo oh dear >&2; exit 3'"), local=True
+    )
+    assert error.kind is Cause.DIED
+    assert "status 3" in error.message
+    assert "oh dear" in error.message

@@ -1,0 +1,58 @@
+"""What a stack can do, and why some cannot.
+
+A stack says what it lacks; a test says by `@needs(...)` what it needs. The reasons
+are limits of SFTP version 3 or of the place where the stack runs, never of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import pytest
+
+LIMITS: Final = {
+    "special": "SFTP version 3 has no request that makes a device, fifo or socket",
+    "nlink": "SFTP version 3 does not carry link counts",
+    "inode": "SFTP version 3 does not carry inode numbers, so two names of a file look like two",
+    "blocks": "SFTP version 3 does not carry the number of blocks, so holes cannot be seen",
+    "ctime": "SFTP version 3 does not carry the time of the last change of attributes",
+    "ns_times": "SFTP version 3 carries times in whole seconds",
+    "wide_times": "SFTP version 3 carries times as unsigned 32 bit numbers",
+    "caller_ids": "an SFTP login has one identity: new files belong to the login user",
+    "exact_nlink_dir": "ext4 and SFTP servers count sub-directories each in its own way",
+    "readonly": "this place cannot be mounted read-only",
+    "origin": "this stack has no directory of the host behind it",
+    "host": "no host kernel stands above this stack",
+}
+"""Capability -> why a stack may lack it."""
+
+SFTP_LACKS: Final = frozenset(
+    {
+        "special",
+        "nlink",
+        "inode",
+        "blocks",
+        "ctime",
+        "ns_times",
+        "wide_times",
+        "caller_ids",
+        "exact_nlink_dir",
+    }
+)
+
+
+def needs(*names: str) -> pytest.MarkDecorator:
+    """Mark a test as one that needs these capabilities."""
+    for name in names:
+        assert name in LIMITS, f"unknown capability {name!r}"
+    return pytest.mark.needs(*names)
+
+
+def missing(markers: Iterable[pytest.Mark], lacks: frozenset[str]) -> str | None:
+    """Return why a test with these markers cannot run on a stack that lacks `lacks`, if so."""
+    for marker in markers:
+        for name in marker.args:
+            if name in lacks:
+                return LIMITS[name]
+    return None

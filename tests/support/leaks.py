@@ -1,0 +1,193 @@
+"""What a test must not leave behind: processes, descriptors, threads, mounts.
+
+The test process makes itself the subreaper of everything below it, so that a daemon
+which detached itself is found as a child all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_PATIENCE: Final = 5.0
+"""For how many seconds a process may take to vanish after its test, before it is a leak."""
+
+FUSE_TYPES: Final = ("fuse", "fuse.")
+
+
+class MountLine(NamedTuple):
+    """One line of /proc/self/mountinfo."""
+
+    mount_point: str
+    fstype: str
+    source: str
+    options: str
+
+
+def become_subreaper() -> None:
+    """Let orphans below this process become its children."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def _unescape(text: str) -> str:
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, char)
+    return text
+
+
+def mounts() -> list[MountLine]:
+    """Return the mounts that this process sees."""
+    lines = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, right = line.split(" - ", 1)
+        mount_point, options = left.split()[4:6]
+        fstype, source = right.split()[:2]
+        lines.append(MountLine(_unescape(mount_point), fstype, _unescape(source), options))
+    return lines
+
+
+def fuse_mounts() -> set[str]:
+    """Return the mount points of all FUSE file systems."""
+    return {line.mount_point for line in mounts() if line.fstype.startswith("fuse")}
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of `pid`, zombies among them."""
+    found = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found += Path(f"/proc/{pid}/task/{task}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def descendants(pid: int) -> list[int]:
+    """Return everything below `pid`, parents before children."""
+    found = []
+    queue = children(pid)
+    while queue:
+        found += queue
+        queue = [below for child in queue for below in children(child)]
+    return found
+
+
+def command_line(pid: int) -> str:
+    """Return a process's arguments for people, "" when it is gone or a zombie."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def reap(pids: Iterable[int]) -> None:
+    """Collect those of `pids` that are zombies of ours."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return {fd: text for fd, text in found.items() if not text.startswith("/proc/")}
+
+
+def _threads() -> set[str]:
+    """Return the names of threads that do something: trio keeps idle ones for reuse."""
+    return {
+        thread.name for thread in threading.enumerate() if not thread.name.startswith("Trio thread")
+    }
+
+
+class Snapshot:
+    """What there is before a test; `leaks` tells what has come since."""
+
+    def __init__(self) -> None:
+        self._descriptors = _descriptors()
+        self._threads = _threads()
+        self._children = set(descendants(os.getpid()))
+        self._mounts = fuse_mounts()
+
+    def leaks(self, allowed: Allowed) -> list[str]:
+        """Return a line for each thing left behind, after some patience.
+
+        Kills processes that it names, so that they do not disturb the tests to come.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            lines = self._leaks(allowed)
+            if not lines or time.monotonic() > deadline:
+                break
+            gc.collect()
+            time.sleep(0.01)
+        for pid in self._processes(allowed):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return lines
+
+    def _leaks(self, allowed: Allowed) -> list[str]:
+        lines = [
+            f"process left behind: {pid} {command_line(pid)}" for pid in self._processes(allowed)
+        ]
+        lines += [
+            f"mount left behind: {point}"
+            for point in sorted(fuse_mounts() - self._mounts - allowed.mounts)
+        ]
+        lines += [
+            f"descriptor left open: {fd} -> {text}"
+            for fd, text in sorted(_descriptors().items())
+            if self._descriptors.get(fd) != text and not allowed.descriptor(text)
+        ]
+        return lines + [
+            f"thread left behind: {name}" for name in sorted(_threads() - self._threads)
+        ]
+
+    def _processes(self, allowed: Allowed) -> list[int]:
+        reap(children(os.getpid()))
+        spare = allowed.processes()
+        return [
+            pid
+            for pid in descendants(os.getpid())
+            if pid not in self._children and pid not in spare and command_line(pid)
+        ]
+
+
+class Allowed:
+    """What lasts for the session on purpose: servers and mounts that many tests share."""
+
+    def __init__(self) -> None:
+        self.mounts: set[str] = set()
+        self._roots: set[int] = set()
+        self._texts: set[str] = set()
+
+    def add_process(self, pid: int) -> None:
+        """Allow `pid` and everything below it."""
+        self._roots.add(pid)
+
+    def add_descriptor(self, text: str) -> None:
+        """Allow descriptors of what /proc shows as `text`."""
+        self._texts.add(text)
+
+    def descriptor(self, text: str) -> bool:
+        """Return whether a descriptor of `text` may stay open."""
+        return text in self._texts
+
+    def processes(self) -> set[int]:
+        """Return the processes that may stay."""
+        return {pid for root in self._roots for pid in (root, *descendants(root))}
+
+
+ALLOWED: Final = Allowed()

@@ -1,0 +1,164 @@
+"""STACKS: everything the battery runs over, cheapest first.
+
+A stack is either built inside the test process for each test (`build`), or a mount
+by the real commands that the tests of a session share (`command`).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+import trio
+
+from syspuffs.emul.kernel import Kernel
+from syspuffs.emul.tmpfs import TmpFs
+from syspuffs.layers.p2k import p2k_over
+from syspuffs.layers.puffs import puffs_over, puffs_over_socket, serve
+
+from .capabilities import SFTP_LACKS
+from .host import OsTarget
+from .kernel import VfsTarget
+from .mounts import Ground, MountCommand, python_command, words
+from .server import ServerTarget
+from .target import Target
+
+Fill = Callable[[Target], Awaitable[None]]
+"""Puts something into a tree before it is made read-only."""
+Build = Callable[[Path, Fill | None], AbstractAsyncContextManager[Target]]
+"""Builds a stack in an empty directory; with a fill, read-only afterwards."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One stack under test. Exactly one of `build` and `command` is there."""
+
+    name: str
+    lacks: frozenset[str] = frozenset()
+    build: Build | None = None
+    command: MountCommand | None = None
+    marks: tuple[pytest.MarkDecorator, ...] = ()
+
+
+@asynccontextmanager
+async def host_directory(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """A directory of the host: proves that the tests are right about Linux itself."""
+    assert fill is None
+    yield OsTarget(bytes(place))
+
+
+@asynccontextmanager
+async def tmpfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """Vnode operations of tmpfs in an emulated kernel."""
+    async with Kernel() as kernel:
+        mount = await kernel.mount(TmpFs(mntfromname=b"none"))
+        target = VfsTarget(mount)
+        if fill is not None:
+            await fill(target)
+            mount.is_rdonly = True
+        yield target
+        await kernel.unmount(mount)
+
+
+@asynccontextmanager
+async def p2k_tmpfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """The same as a file server."""
+    fs = TmpFs(mntfromname=b"none")
+    async with p2k_over(fs) as server:
+        target = ServerTarget(server)
+        if fill is not None:
+            await fill(target)
+            fs.mount.is_rdonly = True
+        yield target
+        await server.unmount(0)
+
+
+@asynccontextmanager
+async def p2k_puffs_p2k_tmpfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """Two emulated kernels, frames between them by nested calls."""
+    async with (
+        p2k_over(TmpFs(mntfromname=b"none")) as inner,
+        puffs_over(inner) as fs,
+        p2k_over(fs) as outer,
+    ):
+        target = ServerTarget(outer)
+        if fill is not None:
+            await fill(target)
+            fs.mount.is_rdonly = True
+        yield target
+        await outer.unmount(0)
+
+
+@asynccontextmanager
+async def p2k_puffs_socket_p2k_tmpfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """The same with the frames over a socket pair."""
+    ours, theirs = socket.socketpair()
+    async with (
+        p2k_over(TmpFs(mntfromname=b"none")) as inner,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(serve, inner, theirs)
+        async with puffs_over_socket(ours, inner.kargs) as fs, p2k_over(fs) as outer:
+            target = ServerTarget(outer)
+            if fill is not None:
+                await fill(target)
+                fs.mount.is_rdonly = True
+            yield target
+            await outer.unmount(0)
+
+
+def _mount_psshfs(ground: Ground) -> list[str]:
+    options = words(ground.options + ground.ssh_options)
+    return [*python_command("mount_psshfs"), *options, ground.special, str(ground.point)]
+
+
+def _mount_psshfs_by_ssh(ground: Ground) -> list[str]:
+    options = words([*ground.options, *ground.ssh_options, "ssh_command=ssh"])
+    return [*python_command("mount_psshfs"), *options, ground.special, str(ground.point)]
+
+
+def _mount_tmpfs(ground: Ground) -> list[str]:
+    argv = [*python_command("mount_puffs"), "-t", "puffs|p2k|tmpfs", *words(ground.options)]
+    return [*argv, "none", str(ground.point)]
+
+
+def _mount_whole_stack(ground: Ground) -> list[str]:
+    options = words(ground.options + ground.ssh_options)
+    argv = [*python_command("mount_puffs"), "-t", "puffs|p2k|puffs|psshfs", *options]
+    return [*argv, ground.special, str(ground.point)]
+
+
+def _syspuffs_mount_psshfs(ground: Ground) -> list[str]:
+    inner = [*python_command("mount_psshfs"), *words(ground.ssh_options)]
+    argv = [*python_command("syspuffs"), *words(ground.options), "--", *inner]
+    return [*argv, ground.special, str(ground.point)]
+
+
+PSSHFS: Final = MountCommand("puffs|psshfs", _mount_psshfs)
+PSSHFS_BY_SSH: Final = MountCommand("puffs|psshfs", _mount_psshfs_by_ssh)
+TMPFS: Final = MountCommand("puffs|p2k|tmpfs", _mount_tmpfs, remote=False)
+WHOLE_STACK: Final = MountCommand("puffs|p2k|puffs|psshfs", _mount_whole_stack)
+SYSPUFFS: Final = MountCommand("puffs|p2k|puffs|psshfs", _syspuffs_mount_psshfs)
+
+_FUSE = (pytest.mark.fuse,)
+_FUSE_SSHD = (pytest.mark.fuse, pytest.mark.sshd)
+_NO_ORIGIN: Final = frozenset({"origin"})
+_IN_PROCESS: Final = frozenset({"host", "origin"})
+
+STACKS: Final = (
+    Stack("host", build=host_directory, lacks=frozenset({"exact_nlink_dir", "readonly", "origin"})),
+    Stack("tmpfs", build=tmpfs, lacks=_IN_PROCESS),
+    Stack("p2k|tmpfs", build=p2k_tmpfs, lacks=_IN_PROCESS),
+    Stack("p2k|puffs|p2k|tmpfs", build=p2k_puffs_p2k_tmpfs, lacks=_IN_PROCESS),
+    Stack("p2k|puffs|socket|p2k|tmpfs", build=p2k_puffs_socket_p2k_tmpfs, lacks=_IN_PROCESS),
+    Stack("mount:puffs|p2k|tmpfs", command=TMPFS, lacks=_NO_ORIGIN, marks=_FUSE),
+    Stack("mount:puffs|psshfs", command=PSSHFS, lacks=SFTP_LACKS, marks=_FUSE_SSHD),
+    Stack("mount:puffs|psshfs:ssh", command=PSSHFS_BY_SSH, lacks=SFTP_LACKS, marks=_FUSE_SSHD),
+    Stack("mount:puffs|p2k|puffs|psshfs", command=WHOLE_STACK, lacks=SFTP_LACKS, marks=_FUSE_SSHD),
+    Stack("mount:syspuffs", command=SYSPUFFS, lacks=SFTP_LACKS, marks=_FUSE_SSHD),
+)
