@@ -41,8 +41,8 @@ def stack_command(
 
     @asynccontextmanager
     async def attach() -> AsyncIterator[Attachment]:
-        async with built(elements, ground) as server:
-            yield Attachment(server, place, options, words)
+        async with built(elements, ground) as stack:
+            yield Attachment(stack.server, place, options, words, forget=stack.forget)
 
     return mount_command(
         program, attach, host, mountpoint=place, foreground=foreground, verbose=verbose

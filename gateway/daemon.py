@@ -137,7 +137,7 @@ class _Waiter:
         self._program = program
         self._signalled: int | None = None
 
-    def wait(self, link: socket.socket, mask: set[signal.Signals]) -> int:
+    def wait(self, link: socket.socket, mask: set[int | signal.Signals]) -> int:
         """Return the exit status of the command; `mask` is the signal mask to wait with."""
         before = {
             number: signal.signal(number, self._pass_on)

@@ -12,6 +12,7 @@ from errno import EBUSY, EINVAL, EIO, ENODEV, ENOENT, ENOTDIR, EPERM
 from signal import SIGINT
 from typing import Any, Final
 
+from ..native.errors import VfsError
 from .status import CommandError, Status
 
 _CONNECT: Final = {
@@ -90,6 +91,11 @@ def _translated(exc: BaseException) -> CommandError | None:
         return CommandError(_CONNECT.get(failure.kind.name, Status.FAILURE), str(exc))
     if _is(exc, "layers.psshfs.target", "TargetError"):
         return CommandError(Status.USAGE, str(exc))
+    if isinstance(exc, VfsError):
+        # Out of an unmount: nothing else lets one escape.
+        return CommandError(
+            Status.FAILURE, f"the file system ended with {exc}; what was written last may be lost"
+        )
     if isinstance(exc, KeyboardInterrupt):
         return CommandError(Status.SIGNAL + SIGINT, "")
     if _is(exc, "gateway.fuse", "HostMountError"):

@@ -45,6 +45,7 @@ from ..native.constants import (
 )
 from ..native.errors import VfsError
 from ..native.records import (
+    FSCRED,
     IFMT_TO_VTYPE,
     Buffer,
     Componentname,
@@ -125,6 +126,7 @@ class FuseEnd(pyfuse3.Operations):
         self._no_attrs = options.nocache_attr or bool(kflags & KFlag.NOCACHE_ATTR)
         self._no_pages = options.nocache_page or bool(kflags & KFlag.NOCACHE_PAGE)
         self._inactive_on_demand = bool(kflags & KFlag.IAONDEMAND)
+        self._host_checks = options.default_permissions
         self.failures = 0
 
     # From the host's numbers to nodes and back.
@@ -352,7 +354,10 @@ class FuseEnd(pyfuse3.Operations):
         node = self._node(inode)
         va = changes(attr, fields)
         opened = None if fh is None else self._files.get(fh)
-        cred = self._creds.cred(ctx) if opened is None else opened.cred
+        if self._host_checks:
+            cred = FSCRED  # who may do what, "now" and set-id bits included, the host has judged
+        else:
+            cred = self._creds.cred(ctx) if opened is None else opened.cred
         if opened is not None and va.size is not None:
             opened.dirty = True
         now, ttl = await self.server.setattr(node.cookie, va, cred)
@@ -510,7 +515,7 @@ class FuseEnd(pyfuse3.Operations):
         opened = self._files[fh]
         if opened.dirty:
             opened.dirty = False
-            await self.server.fsync(opened.node.cookie, FSYNC_WAIT | FSYNC_CLOSE, 0, 0, opened.cred)
+            await self.server.fsync(opened.node.cookie, FSYNC_CLOSE, 0, 0, opened.cred)
 
     @_answered
     async def fsync(self, fh: int, datasync: bool) -> None:

@@ -54,7 +54,8 @@ class Attachment:
 
     `words` are the values of `-o` as they were given, for a mount request. `stay`: the foreground
     is to wait until the mount ends. `mounted` is awaited when the host has mounted and nothing
-    has been asked of the server yet.
+    has been asked of the server yet. `forget` drops what is remembered below; SIGHUP asks for it,
+    as in NetBSD's psshfs.
     """
 
     server: FileServer
@@ -63,6 +64,7 @@ class Attachment:
     words: Sequence[str] = ()
     stay: bool = False
     mounted: Callable[[], Awaitable[None]] = _nobody
+    forget: Callable[[], Awaitable[None]] = _nobody
 
 
 Attach = Callable[[], AbstractAsyncContextManager[Attachment]]
@@ -124,7 +126,8 @@ def _serve(command: MountCommand, comfd: socket.socket | None, foreground: Foreg
     import trio
 
     logging.basicConfig(
-        level=logging.DEBUG if command.verbose else logging.WARNING,
+        # Until the mount is up the user gets one line, from `_end`: it names the cause.
+        level=logging.DEBUG if command.verbose else logging.CRITICAL,
         format=f"{command.program}: %(message)s",
         stream=sys.stderr,
     )
@@ -146,7 +149,7 @@ def _end(command: MountCommand, exc: BaseException) -> int:
             Status.FAILURE, f"internal error: {exc!r}; run with -f -d and report what it prints"
         )
     if error.message:
-        _log.error("%s", error.message, exc_info=exc if command.verbose else None)
+        _log.critical("%s", error.message, exc_info=exc if command.verbose else None)
     return error.status
 
 
@@ -164,7 +167,8 @@ class _Run:
         self._comfd = comfd
         self._foreground = foreground
         self._scope: trio.CancelScope
-        self._server: FileServer | None = None
+        self._nursery: trio.Nursery
+        self._forget: Callable[[], Awaitable[None]] = _nobody
         self._is_up = False
         self._ending = False
         self._unmount: Callable[[], None] = _nothing
@@ -174,7 +178,8 @@ class _Run:
         """Mount, serve, unmount."""
         import trio
 
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as self._nursery:
+            nursery = self._nursery
             await nursery.start(self._take_signals)
             if self._foreground.waiting is not None:
                 nursery.start_soon(self._watch_foreground)
@@ -189,7 +194,7 @@ class _Run:
 
             check_mount_point(command.mountpoint)
         async with command.attach() as attachment:
-            self._server = attachment.server
+            self._forget = attachment.forget
             try:
                 if self._comfd is None:
                     await self._on_host(attachment)
@@ -197,7 +202,7 @@ class _Run:
                     await self._over_comfd(attachment, self._comfd)
             finally:
                 self._unmount = _nothing
-                self._server = None
+                self._forget = _nobody
 
     async def _on_host(self, attachment: Attachment) -> None:
         from .fuse import mount_and_serve, request_unmount
@@ -256,6 +261,8 @@ class _Run:
 
         self._unmount = unmount
         self._is_up = True
+        if not self._command.verbose:
+            logging.getLogger().setLevel(logging.WARNING)
         if self._foreground.waiting is not None:
             trio.lowlevel.notify_closing(self._foreground.waiting)
         try:
@@ -277,16 +284,17 @@ class _Run:
             task_status.started()
             async for number in signals:
                 if number == signal.SIGHUP and self._is_up:
-                    self._forget()
+                    self._nursery.start_soon(self._drop_caches)
                 elif number != signal.SIGHUP or not nohup:
                     self._stop(number)
 
-    def _forget(self) -> None:
-        """Have the server drop what it remembers; SIGHUP asks for it, as on NetBSD."""
-        forget = getattr(self._server, "forget", None)
-        if forget is not None:
-            forget()
-        _log.info("SIGHUP: %s", "caches dropped" if forget else "no caches to drop here")
+    async def _drop_caches(self) -> None:
+        try:
+            await self._forget()
+        except Exception:
+            _log.exception("SIGHUP: not everything could be dropped")
+        else:
+            _log.info("SIGHUP: caches dropped")
 
     def _stop(self, number: int) -> None:
         """Unmount cleanly; before the mount is up, and when asked once more, at once."""

@@ -17,9 +17,6 @@ from typing import Any, Final, NamedTuple
 from ..native.constants import NOCACHE, KFlag
 from .status import CommandError, Status
 
-MAX_TRANSFER: Final = 1024 * 1024
-"""Largest read or write that the host is asked to make of one request, octets."""
-
 
 @dataclass(frozen=True, slots=True)
 class HostOptions:
@@ -41,8 +38,6 @@ class HostOptions:
     nocache_attr: bool = False
     fsname: bytes = b""
     typename: str = ""
-    max_read: int = MAX_TRANSFER
-    max_write: int = MAX_TRANSFER
     debug: bool = False
     nonempty: bool = False
     uid: int | None = None
@@ -241,13 +236,6 @@ def octets(text: str) -> int:
     return int(digits) * unit
 
 
-def _transfer(text: str) -> int:
-    size = octets(text)
-    if not 4096 <= size <= MAX_TRANSFER:
-        raise ValueError(f"must be from 4096 to {MAX_TRANSFER} octets")
-    return size
-
-
 def text(value: str) -> str:
     """Return a value that must not be empty."""
     if not value:
@@ -318,8 +306,6 @@ HOST_WORDS: Final[dict[str, WordSpec]] = {
     "uid": WordSpec(takes("uid", number), "show this user as the owner of everything", "N"),
     "gid": WordSpec(takes("gid", number), "show this group on everything", "N"),
     "umask": WordSpec(takes("umask", octal), "permission bits not to show, octal", "MASK"),
-    "max_read": WordSpec(takes("max_read", _transfer), "largest read, octets (1M)", "SIZE"),
-    "max_write": WordSpec(takes("max_write", _transfer), "largest write, octets (1M)", "SIZE"),
     "nonempty": WordSpec(
         sets("nonempty", True), "accepted: files in the mount point never keep it from mounting"
     ),

@@ -26,12 +26,21 @@ def seconds(value: str) -> float:
     return time
 
 
+def _transfer(text: str) -> int:
+    size = octets(text)
+    if not 4096 <= size <= _TRANSFER_MAX:
+        raise ValueError(f"must be from 4096 to {_TRANSFER_MAX} octets")
+    return size
+
+
 def _some_seconds(value: str) -> float:
     time = seconds(value)
     if time <= 0:
         raise ValueError("must be more than 0 seconds")
     return time
 
+
+_TRANSFER_MAX: Final = 1024 * 1024
 
 PSSHFS_WORDS: Final[dict[str, WordSpec]] = {
     "port": WordSpec(takes("port", _port), "port of the server (22)", "N"),
@@ -65,6 +74,8 @@ PSSHFS_WORDS: Final[dict[str, WordSpec]] = {
     "write_behind": WordSpec(
         takes("write_behind", octets), "written and not yet confirmed, octets (8M; 0: none)", "SIZE"
     ),
+    "max_read": WordSpec(takes("max_read", _transfer), "longest READ, octets (1M)", "SIZE"),
+    "max_write": WordSpec(takes("max_write", _transfer), "longest WRITE, octets (1M)", "SIZE"),
     "request_timeout": WordSpec(
         takes("request_timeout", _some_seconds),
         "a server silent for so long is taken for dead (120)",

@@ -234,19 +234,36 @@ def _unlikeness(name: str, other: str) -> float:
     return 1.5 * (1.0 - difflib.SequenceMatcher(None, name.lower(), other).ratio())
 
 
+@dataclass(frozen=True)
+class Stack:
+    """A built stack: what it serves, and everything that it is made of, bottom first."""
+
+    server: FileServer
+    parts: tuple[Any, ...]
+
+    async def forget(self) -> None:
+        """Have each part that remembers something of its own accord drop it."""
+        for part in self.parts:
+            forget = getattr(part, "forget", None)
+            if forget is not None:
+                await forget()
+
+
 @asynccontextmanager
-async def built(elements: Sequence[Element], ground: Ground) -> AsyncIterator[FileServer]:
-    """Build `elements` (top first) from the bottom up and yield the topmost, a file server.
+async def built(elements: Sequence[Element], ground: Ground) -> AsyncIterator[Stack]:
+    """Build `elements` (top first) from the bottom up and yield them.
 
     Errors: whatever an element meets, and AssertionError when the built stack does not report
     the trace that was asked for, which is a fault of an element.
     """
     async with AsyncExitStack() as stack:
         below: Any = None
+        parts = []
         for element in reversed(elements):
             below = await stack.enter_async_context(element.build(below, ground))
+            parts.append(below)
         asked = SEPARATOR.join(element.name for element in elements)
         trace = below.kargs.typename
         if trace != asked:
             raise AssertionError(f"asked for the stack '{asked}' and got '{trace}'")
-        yield below
+        yield Stack(below, tuple(parts))

@@ -7,9 +7,11 @@ request becomes a mount of the emulated kernel, served by p2k.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
+import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -66,6 +68,7 @@ async def wrapped(argv: Sequence[str], words: Sequence[str]) -> AsyncIterator[At
                         words,
                         request.stay,
                         reply.mounted,
+                        functools.partial(_forward_hangup, process),
                     )
         patience = _LEAVE_SECONDS
     except Exception:
@@ -79,6 +82,17 @@ async def wrapped(argv: Sequence[str], words: Sequence[str]) -> AsyncIterator[At
             raise CommandError(process.returncode or 0, "")
     if process.returncode:
         _log.warning("%s ended with status %d after the unmount", argv[0], process.returncode)
+
+
+async def _forward_hangup(process: trio.Process) -> None:
+    """Send SIGHUP to the command if it listens for it; it would be its end otherwise."""
+    try:
+        text = await trio.Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        return  # it has gone
+    caught = int(text.partition("SigCgt:")[2].split(maxsplit=1)[0], 16)
+    if caught >> (signal.SIGHUP - 1) & 1:
+        process.send_signal(signal.SIGHUP)
 
 
 class _Reply:

@@ -234,7 +234,7 @@ FSYNC_CACHE: Final = 0x100
 """The device's own cache, too."""
 FSYNC_CLOSE: Final = 0x200
 """Ours: one descriptor is being closed. Hand data to where close(2) promises it is and report
-errors of write-behind; the device need not have it."""
+errors of write-behind; the device need not have it. The caller waits, FSYNC_WAIT or not."""
 
 # `waitfor` of sync.
 MNT_WAIT: Final = 1

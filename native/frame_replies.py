@@ -7,7 +7,6 @@ refer, and the setbacks; `build` gets all slots and the frame.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import accumulate, repeat
 from operator import itemgetter
 from struct import Struct, pack_into
@@ -110,7 +109,7 @@ def _build_payload(t: tuple[int, ...], buf: Buffer) -> memoryview:
 
 
 def _pack_octets(result: Buffer) -> Packed:
-    octets = bytes(result)
+    octets = result if type(result) is bytes else memoryview(result).tobytes()
     _2(CELLS, 0, 0, len(octets))
     return 2, octets, 0
 
@@ -216,7 +215,7 @@ def _build_dirents(t: tuple[int, ...], buf: Buffer) -> tuple[tuple[Dirent, ...],
         infos,
         strict=True,
     )
-    return tuple(map(partial(_new, Dirent), columns)), t[_A + 1] == 1
+    return tuple(map(_new, repeat(Dirent), columns)), t[_A + 1] == 1
 
 
 _NONE = (_pack_none, _build_none)

@@ -1,7 +1,7 @@
 """How the arguments of each puffs operation lie in the codec's table.
 
 For each shape of arguments there is a function that packs them into the table and one that
-builds them from its slots; letters and order are those of frames.c. `pack` returns the number
+builds them from its slots; letters and order are those of frame_ops.c. `pack` returns the number
 of slots in use, the octets to which spans in the table refer, and the pid of the credentials
 (0 without). `build` gets all slots, the header's 11 among them, and the frame with the number
 of its octets before the payload; groups lie behind all else.
@@ -44,12 +44,11 @@ def _cred(t: tuple[int, ...], at: int, groups_at: int) -> Cred:
 
 
 def _cn(t: tuple[int, ...], buf: Buffer, at: int, groups_at: int) -> Componentname:
-    name = bytes(buf[t[at + 2] : t[at + 3]])
+    name = buf[t[at + 2] : t[at + 3]]
+    if type(name) is not bytes:
+        name = bytes(name)
     cred = _cred(t, at + 4, groups_at)
     return _new(Componentname, (t[at], name, cred, t[at + 1]))  # type: ignore[no-any-return]
-
-
-# Nothing, and plain numbers.
 
 
 def _pack_none(args: tuple[()]) -> Packed:
@@ -75,9 +74,6 @@ def _pack_range(args: tuple[int, int]) -> Packed:
 
 def _build_numbers(t: tuple[int, ...], buf: Buffer) -> tuple[int, ...]:
     return t[_A:]
-
-
-# Numbers and credentials.
 
 
 def _pack_cred(args: tuple[Cred]) -> Packed:
@@ -257,13 +253,13 @@ def _build_setextattr(t: tuple[int, ...], buf: Buffer) -> tuple[int, bytes, byte
     return t[_A], name, value, t[_A + 5], _cred(t, _A + 6, _A + 9)
 
 
-def _pack_extattrctl(args: tuple[int, int, bytes]) -> Packed:
-    cmd, namespace, name = args
-    _4(CELLS, 0, cmd, namespace, 0, len(name))
+def _pack_numbers_name(args: tuple[int, int, bytes]) -> Packed:
+    first, second, name = args
+    _4(CELLS, 0, first, second, 0, len(name))
     return 4, name, 0
 
 
-def _build_extattrctl(t: tuple[int, ...], buf: Buffer) -> tuple[int, int, bytes]:
+def _build_numbers_name(t: tuple[int, ...], buf: Buffer) -> tuple[int, int, bytes]:
     return t[_A], t[_A + 1], bytes(buf[t[_A + 2] : t[_A + 3]])
 
 
@@ -288,22 +284,13 @@ def _build_note(t: tuple[int, ...], buf: Buffer) -> tuple[int, bytes]:
     return t[_A], bytes(buf[t[_A + 1] : t[_A + 2]])
 
 
-def _pack_flush(args: tuple[int, int, bytes]) -> Packed:
-    start, end, name = args
-    _4(CELLS, 0, start, end, 0, len(name))
-    return 4, name, 0
-
-
-def _build_flush(t: tuple[int, ...], buf: Buffer) -> tuple[int, int, bytes]:
-    return t[_A], t[_A + 1], bytes(buf[t[_A + 2] : t[_A + 3]])
-
-
 _NONE = (_pack_none, _build_none)
 _NUMBER = (_pack_number, _build_numbers)
 _RANGE = (_pack_range, _build_numbers)
 _CRED = (_pack_cred, _build_cred)
 _NUMBER_CRED = (_pack_number_cred, _build_number_cred)
 _READ = (_pack_read, _build_read)
+_NUMBERS_NAME = (_pack_numbers_name, _build_numbers_name)
 _CN = (_pack_cn, _build_cn)
 _CREATE = (_pack_create, _build_create)
 _TARGET_CN = (_pack_target_cn, _build_target_cn)
@@ -315,7 +302,7 @@ _BY_OP: Final[dict[tuple[int, int], tuple[Any, Any]]] = {
     (OpClass.VFS, VfsOp.SYNC): _NUMBER_CRED,
     (OpClass.VFS, VfsOp.FHTOVP): (_pack_handle, _build_handle),
     (OpClass.VFS, VfsOp.VPTOFH): _NONE,
-    (OpClass.VFS, VfsOp.EXTATTRCTL): (_pack_extattrctl, _build_extattrctl),
+    (OpClass.VFS, VfsOp.EXTATTRCTL): _NUMBERS_NAME,
     (OpClass.VN, VnOp.LOOKUP): _CN,
     (OpClass.VN, VnOp.CREATE): _CREATE,
     (OpClass.VN, VnOp.MKNOD): _CREATE,
@@ -351,7 +338,7 @@ _BY_OP: Final[dict[tuple[int, int], tuple[Any, Any]]] = {
     (OpClass.VN, VnOp.FALLOCATE): _RANGE,
     (OpClass.VN, VnOp.FDISCARD): _RANGE,
     **{(OpClass.ERROR, kind): (_pack_note, _build_note) for kind in ErrorNote},
-    **{(OpClass.FLUSH, op): (_pack_flush, _build_flush) for op in FlushOp},
+    **{(OpClass.FLUSH, op): _NUMBERS_NAME for op in FlushOp},
     (OpClass.UNMOUNT, 0): _NONE,
 }
 

@@ -89,23 +89,23 @@ encode_attrs(struct output *out, const int64_t *v)
 {
 	uint32_t mask;
 
-	if (v[0] < 0 || v[0] > ATTR_KNOWN) {
+	if (v[6] < 0 || v[6] > ATTR_KNOWN) {
 		fail(&out->err, CODEC_VALUE);
 		return;
 	}
-	mask = (uint32_t)v[0];
+	mask = (uint32_t)v[6];
 	put_be32(out, mask);
 	if ((mask & ATTR_SIZE) != 0)
-		encode_u64(out, v[1]);
+		encode_u64(out, v[0]);
 	if ((mask & ATTR_UIDGID) != 0) {
+		encode_u32(out, v[1]);
 		encode_u32(out, v[2]);
-		encode_u32(out, v[3]);
 	}
 	if ((mask & ATTR_PERMISSIONS) != 0)
-		encode_u32(out, v[4]);
+		encode_u32(out, v[3]);
 	if ((mask & ATTR_ACMODTIME) != 0) {
+		encode_u32(out, v[4]);
 		encode_u32(out, v[5]);
-		encode_u32(out, v[6]);
 	}
 }
 
@@ -177,7 +177,7 @@ decode_span(struct octets *in, int64_t *start, int64_t *end)
 	*end = (int64_t)in->at;
 }
 
-/* Into seven slots that are `step` apart; what is absent is 0 and its bit in the first is clear. */
+/* Into seven slots that are `step` apart; what is absent is 0 and its bit in the mask is clear. */
 static void
 decode_attrs(struct octets *in, int64_t *v, size_t step)
 {
@@ -185,22 +185,22 @@ decode_attrs(struct octets *in, int64_t *v, size_t step)
 	int64_t start, end;
 	size_t i;
 
-	v[0] = flags & ATTR_KNOWN;
-	for (i = 1; i < SFTP_ATTRS_SLOTS; i++)
+	for (i = 0; i < SFTP_ATTRS_SLOTS - 1; i++)
 		v[i * step] = 0;
+	v[6 * step] = flags & ATTR_KNOWN;
 	if ((flags & ATTR_SIZE) != 0)
-		v[step] = as_signed(take_be64(in));
-	if (v[step] < 0)
+		v[0] = as_signed(take_be64(in));
+	if (v[0] < 0)
 		fail(&in->err, CODEC_VALUE);
 	if ((flags & ATTR_UIDGID) != 0) {
+		v[step] = take_be32(in);
 		v[2 * step] = take_be32(in);
-		v[3 * step] = take_be32(in);
 	}
 	if ((flags & ATTR_PERMISSIONS) != 0)
-		v[4 * step] = take_be32(in);
+		v[3 * step] = take_be32(in);
 	if ((flags & ATTR_ACMODTIME) != 0) {
+		v[4 * step] = take_be32(in);
 		v[5 * step] = take_be32(in);
-		v[6 * step] = take_be32(in);
 	}
 	if ((flags & ATTR_EXTENDED) != 0) {
 		for (n = take_be32(in); n != 0 && in->err == 0; n--) {
@@ -283,8 +283,8 @@ sftp_decode_name(const void *buf, size_t len, int64_t *v, size_t cap)
 		decode_span(&in, column + i, column + n + i);
 		decode_span(&in, column + 2 * n + i, column + 3 * n + i);
 		decode_attrs(&in, column + 4 * n + i, n);
-		common &= column[4 * n + i];
-		any |= column[4 * n + i];
+		common &= column[10 * n + i];
+		any |= column[10 * n + i];
 	}
 	if (in.err != 0)
 		return in.err;

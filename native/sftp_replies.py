@@ -6,7 +6,7 @@ A `body` is what follows type and id (VERSION: the type). Trailing octets are sk
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from itertools import repeat
 from struct import Struct
 from struct import error as StructError
 from typing import Any, Final, NoReturn
@@ -36,8 +36,6 @@ _ATTR_BITS: Final = (
 )
 """What in the mask tells of each field of `Attrs`."""
 _new: Any = tuple.__new__
-_new_attrs: Any = partial(_new, Attrs)
-_new_name: Any = partial(_new, Name)
 _from_buffer = ffi.from_buffer
 _scan = lib.sftp_scan
 _decode_attrs = lib.sftp_decode_attrs
@@ -68,6 +66,8 @@ def scan(
     if n == 1:
         slots = _5(CELLS)
         return slots[0], [slots[1:]]  # type: ignore[list-item]
+    if n == 0:
+        return start, []
     packets: list[tuple[int, int, int, int]] = []
     while n >= 0:
         start, *rest = unpack_slots(1 + n * 4)
@@ -124,7 +124,7 @@ def decode_data(body: Buffer) -> memoryview:
     return memoryview(body)[4 : 4 + _string_length(body)]
 
 
-def _attrs(mask: int, size: int, uid: int, gid: int, mode: int, atime: int, mtime: int) -> Attrs:
+def _attrs(size: int, uid: int, gid: int, mode: int, atime: int, mtime: int, mask: int) -> Attrs:
     return Attrs(
         size if mask & ATTR_SIZE else None,
         uid if mask & ATTR_UIDGID else None,
@@ -141,8 +141,8 @@ def decode_attrs(body: Buffer) -> Attrs:
     if n < 0:
         _remote(n)
     slots = _7(CELLS)
-    if slots[0] == ATTR_ALL:
-        return _new(Attrs, slots[1:])  # type: ignore[no-any-return]
+    if slots[6] == ATTR_ALL:
+        return _new(Attrs, slots[:6])  # type: ignore[no-any-return]
     return _attrs(*slots)
 
 
@@ -150,25 +150,25 @@ def decode_name(body: Buffer) -> list[Name]:
     """Return the entries as the server sent them: nothing is known about the names in them."""
     n = _decode_name(_from_buffer(body), len(body), TABLE, SLOTS)
     if n == 14:  # one entry, the answer to realpath and readlink
-        _, common, _, a, b, c, d, *slots = _14(CELLS)
-        attrs = _new_attrs(slots[1:]) if common == ATTR_ALL else _attrs(*slots)
-        return [_new_name((bytes(body[a:b]), bytes(body[c:d]), attrs))]
+        _, _, _, a, b, c, d, *slots = _14(CELLS)
+        return [Name(bytes(body[a:b]), bytes(body[c:d]), _attrs(*slots))]
     t = unpack_slots(n) if n >= 0 else _long(_decode_name, n, body, 3 + len(body) // 12 * 11)
     n, common, present = t[:3]
     octets = bytes(body)
     columns = [t[i * n + 3 : i * n + n + 3] for i in range(_NAME_COLUMNS)]
-    starts, ends, long_starts, long_ends, masks = columns[:5]
-    values: list[tuple[int | None, ...]] = [*columns[5:]]
+    starts, ends, long_starts, long_ends, *values, masks = columns
+    attrs: Any = zip(*values, strict=True)
     if common != ATTR_ALL:
-        bits = zip(_ATTR_BITS, columns[5:], strict=True)
-        values = [_column(bit, common, present, masks, column) for bit, column in bits]
+        bits = zip(_ATTR_BITS, values, strict=True)
+        filled = [_column(bit, common, present, masks, column) for bit, column in bits]
+        attrs = zip(*filled, strict=True)
     names = zip(
         [octets[a:b] for a, b in zip(starts, ends, strict=True)],
         [octets[a:b] for a, b in zip(long_starts, long_ends, strict=True)],
-        map(_new_attrs, zip(*values, strict=True)),
+        map(_new, repeat(Attrs), attrs),
         strict=True,
     )
-    return list(map(_new_name, names))
+    return list(map(_new, repeat(Name), names))
 
 
 def _column(

@@ -106,7 +106,7 @@ def _put_attrs(attrs: Attrs, at: int) -> None:
         if atime is None or mtime is None:
             raise ValueError("atime and mtime go together")
         mask |= ATTR_ACMODTIME
-    _7(CELLS, at * 8, mask, size or 0, uid or 0, gid or 0, mode or 0, atime or 0, mtime or 0)
+    _7(CELLS, at * 8, size or 0, uid or 0, gid or 0, mode or 0, atime or 0, mtime or 0, mask)
 
 
 def _string_attrs(

@@ -1,7 +1,7 @@
 """The table of numbers through which the faces and the C codec talk, and what its codes mean.
 
-There is one of each, for one thread: a face fills it, calls C and empties it again without
-giving anybody else a chance to run in between.
+There is one of each, for one thread: a face fills it, calls C and empties it again without an
+await in between. No other thread may use a face, and no finalizer may: it could run between.
 """
 
 from __future__ import annotations

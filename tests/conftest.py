@@ -43,6 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*names): run only on stacks with these capabilities")
     config.addinivalue_line("markers", "logs(pattern): records of WARNING or above that may come")
+    config.addinivalue_line("markers", "programs(**packages): programs it runs, and their packages")
     os.umask(UMASK)
     become_subreaper()
 
@@ -82,9 +83,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _require_sshd()
 
 
+def _basetemp(config: pytest.Config) -> Path:
+    """Return the directory in which all of this session's directories are."""
+    factory: pytest.TempPathFactory = config._tmp_path_factory  # type: ignore[attr-defined]
+    return factory.getbasetemp()
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    item.stash[_SNAPSHOT] = Snapshot()
+    item.stash[_SNAPSHOT] = Snapshot(_basetemp(item.config))
     return (yield)
 
 

@@ -9,9 +9,10 @@ before a change of ours is older than the change and never overwrites it.
 from __future__ import annotations
 
 import errno
+import logging
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import trio
@@ -21,15 +22,21 @@ from ...native.constants import TTL_FOREVER, FlushOp, Vtype
 from ...native.errors import VfsError
 from ...native.records import Cookie, Newinfo, Vattr
 from ..ops import FileServer, Upcalls
-from .attributes import Translator, link_count, vtype_of
-from .connection import ATTRS, Connection
+from .attributes import Translator, link_count, vtype_of, with_vtype
+from .connection import Connection
 from .directory import DEPTH_MAX, Entry, Listing, fetch_names, is_pipelining_refused
 from .errmap import StatusError
+from .gate import Gate
 from .node import Node, NodeTable
 from .openfile import OpenFile
 from .options import PsshfsOptions
-from .readahead import ReadAhead
+from .pace import Pace
+from .readahead import AGE_MIN, ReadAhead
+from .refine import Refiner
 from .session import Session
+from .slot import ATTRS
+
+_log = logging.getLogger(__name__)
 
 RACY: Final = 2 * 10**9
 """A file changed so recently, ns, may change again and still show the same whole second."""
@@ -61,20 +68,77 @@ class AttrCache(FileServer):
         self._upcalls: Upcalls | None = None
         self._flushing: set[int] = set()
         self._readdir_depth = DEPTH_MAX
+        self._has_warned = False
+        self._write_pace = Pace(connection.round_trip)
+        self.gate = Gate()
         self.translator = Translator(options)
+        self.refiner = Refiner(connection, session)
         root_attrs = session.root_attrs
-        if root_attrs.mode is None:
-            # A server that tells no modes: the root was asked for as a directory.
-            root_attrs = root_attrs._replace(mode=0o040700)
+        if vtype_of(root_attrs) is None:
+            # A server that tells no types: the root was asked for as a directory.
+            root_attrs = with_vtype(root_attrs, Vtype.VDIR)
         self.table = NodeTable(session.root, self.translator.vattr(root_attrs, 1, 1))
         self.table.root.expiry = clock() + self.ttl
         self.readahead = ReadAhead(
-            connection, session.max_read, options.read_ahead, options.read_ahead_total
+            connection,
+            session.max_read,
+            options.read_ahead,
+            options.read_ahead_total,
+            age_max=max(self.ttl, AGE_MIN),
+            clock=clock,
         )
 
     def attach(self, upcalls: Upcalls) -> None:
         """Learn whom to tell that cached data and names are no longer right."""
         self._upcalls = upcalls
+
+    # What all operations begin with.
+
+    def regular(self, cookie: Cookie) -> Node:
+        """Return the node of a regular file. Errors: ESTALE; EISDIR; EINVAL for other types."""
+        node = self.table.node(cookie)
+        if node.vtype != Vtype.VREG:
+            raise VfsError(errno.EISDIR if node.vtype == Vtype.VDIR else errno.EINVAL)
+        return node
+
+    async def ready(self, node: Node, name: bytes | None = None) -> None:
+        """Wait until a request by the path of `node`, or of `name` in it, may be made.
+
+        Paths are made after this and before the next wait.
+        """
+        if self.connection.is_congested:
+            await self.connection.room()
+        if self.gate.busy:
+            await self.gate.wait(node, name)
+
+    @contextmanager
+    def changing(self, *names: tuple[Node, bytes]) -> Iterator[None]:
+        """Keep requests by path away from `names` while a request changes them.
+
+        When its outcome stays unknown, for its caller was cancelled, what we know of the names
+        is dropped: the next look will tell.
+        """
+        try:
+            with self.gate.closed(*names):
+                yield
+        except StatusError:
+            raise
+        except BaseException:
+            for directory, name in names:
+                self.forget_name(directory, name)
+                self.touched(directory)
+                if directory.listing is not None:
+                    directory.listing.expiry = 0
+            raise
+
+    def require_writable(self) -> None:
+        """Errors: EROFS on a read-only mount."""
+        if self.options.ro:
+            raise VfsError(errno.EROFS)
+
+    def any_path(self, node: Node) -> bytes:
+        """Return a path on the file system of `node`."""
+        return self.table.path(self.table.root if node.is_gone else node)
 
     # Answers.
 
@@ -114,7 +178,10 @@ class AttrCache(FileServer):
         """
         assert directory.children is not None
         child = directory.children.get(name)
-        vtype = vtype_of(attrs) or Vtype.VREG
+        vtype = vtype_of(attrs)
+        if vtype is None:
+            vtype = Vtype.VREG if child is None else Vtype(child.vtype)
+            attrs = with_vtype(attrs, vtype)
         if child is not None:
             if child.vtype == vtype:
                 self.update(child, attrs, stamp, expiry, entry.nlink if entry else 0)
@@ -164,9 +231,7 @@ class AttrCache(FileServer):
         file = node.file
         old = node.va
         if node.changed_at > stamp:
-            # Asked before our change. The size is known here; nothing else is certain.
-            node.expiry = 0
-            return
+            return  # asked before our change: what is known here is younger
         if nlink:
             node.nlink = nlink
         va = self.translator.vattr(attrs, node.fileid, node.nlink)
@@ -208,9 +273,10 @@ class AttrCache(FileServer):
         """
         connection = self.connection
         table = self.table
-        if connection.is_congested:
-            await connection.room()
         while not node.is_gone:
+            await self.ready(node)
+            if node.is_gone:
+                break
             stamp = table.changes
             moves = table.moves
             try:
@@ -235,7 +301,9 @@ class AttrCache(FileServer):
     def take_attrs(self, node: Node, attrs: sftp.Attrs, stamp: int) -> None:
         """Take in the answer to a question about a node itself. Errors: ESTALE, see `fetch`."""
         vtype = vtype_of(attrs)
-        if vtype is not None and vtype != node.vtype and node is not self.table.root:
+        if vtype is None or node is self.table.root:
+            attrs = with_vtype(attrs, node.vtype)
+        elif vtype != node.vtype:
             self.lose(node)
             raise VfsError(errno.ESTALE, "the name leads to another file now")
         expiry = self.clock() + self.ttl
@@ -264,7 +332,7 @@ class AttrCache(FileServer):
         file = node.file
         if file is None:
             file = node.file = OpenFile(
-                self.connection, self.readahead, self.options.write_behind
+                self.connection, self.readahead, self.options.write_behind, self._write_pace
             )
         return file
 
@@ -286,6 +354,7 @@ class AttrCache(FileServer):
         async with listing.lock:
             if listing.is_loaded and self.clock() < listing.expiry:
                 return listing
+            await self.ready(directory)
             stamp = self.table.changes
             listing.begin(stamp)
             try:
@@ -295,6 +364,12 @@ class AttrCache(FileServer):
                 raise
             expiry = self.clock() + self.ttl
             own = listing.merge(names, lambda name: self.fileid_of(directory, name))
+            if listing.dropped and not self._has_warned:
+                self._has_warned = True
+                _log.warning(
+                    "the server lists names that no file can have, %d in one directory: dropped",
+                    listing.dropped,
+                )
             listing.expiry = expiry
             children = directory.children
             if children:
@@ -312,7 +387,7 @@ class AttrCache(FileServer):
                     elif child.changed_at <= stamp:
                         self.table.drop_name(directory, name)
                         entry.fileid = self.table.new_fileid()
-            if own is not None and own.attrs.mode is not None:
+            if own is not None and vtype_of(own.attrs) == Vtype.VDIR:
                 self.update(directory, own.attrs, stamp, expiry, link_count(own.longname))
                 listing.expiry = expiry
         return listing

@@ -10,11 +10,22 @@ from typing import Final
 from ...native import sftp
 from ...native.constants import Vtype
 from ...native.errors import VfsError
-from ...native.records import IFMT_TO_VTYPE, Vattr
+from ...native.records import IFMT_TO_VTYPE, VTYPE_TO_IFMT, Vattr
 from .options import PsshfsOptions
 
 SECOND: Final = 10**9
 BLOCKSIZE: Final = 4096
+IFMT: Final = 0o170000
+"""The type bits of a mode."""
+LETTER_TO_VTYPE: Final = {
+    b"-": Vtype.VREG,
+    b"d": Vtype.VDIR,
+    b"l": Vtype.VLNK,
+    b"b": Vtype.VBLK,
+    b"c": Vtype.VCHR,
+    b"p": Vtype.VFIFO,
+    b"s": Vtype.VSOCK,
+}
 TIME_MAX: Final = 0xFFFFFFFF
 """Last second that version 3 can say."""
 
@@ -22,13 +33,30 @@ TIME_MAX: Final = 0xFFFFFFFF
 def vtype_of(attrs: sftp.Attrs) -> Vtype | None:
     """Return the type of a node, None where the server did not say it.
 
-    A type that we do not know (or none in a mode) is a regular file: the server will say what
-    can be done with it.
+    Some leave out the mode, some its type bits. A type that we do not know is a regular file:
+    the server will say what can be done with it.
     """
     mode = attrs.mode
-    if mode is None:
+    if mode is None or not mode & IFMT:
         return None
-    return IFMT_TO_VTYPE.get(stat.S_IFMT(mode), Vtype.VREG)
+    return IFMT_TO_VTYPE.get(mode & IFMT, Vtype.VREG)
+
+
+def with_vtype(attrs: sftp.Attrs, vtype: int) -> sftp.Attrs:
+    """Return attributes with the type that the server left out, and with permissions for the
+    owner alone where it left those out, too."""
+    mode = attrs.mode
+    if mode is None:
+        mode = 0o700 if vtype == Vtype.VDIR else 0o600
+    return attrs._replace(mode=VTYPE_TO_IFMT[Vtype(vtype)] | mode & 0o7777)
+
+
+def type_by_longname(attrs: sftp.Attrs, longname: bytes) -> sftp.Attrs | None:
+    """Return attributes of a directory entry with the type that its text shows as `ls -l` does;
+    None where that shows none either."""
+    # "-rw-": a text of another form may begin with any letter.
+    vtype = LETTER_TO_VTYPE.get(longname[:1]) if longname[1:2] in (b"r", b"-") else None
+    return None if vtype is None else with_vtype(attrs, vtype)
 
 
 def link_count(longname: bytes) -> int:
@@ -73,7 +101,7 @@ class Translator:
         size = size or 0
         modified = (mtime or 0) * SECOND
         return Vattr(
-            IFMT_TO_VTYPE.get(mode & 0o170000, Vtype.VREG),
+            IFMT_TO_VTYPE.get(mode & IFMT, Vtype.VREG),
             mode & 0o7777,
             nlink,
             uid,

@@ -51,6 +51,8 @@ def build_ssh_argv(
     ssh takes the first value it sees of each keyword, so the user's options stand before ours.
     """
     argv = [*_DEAF, *ssh]
+    if target.user is not None:
+        argv += ["-l", target.user]
     if port is not None:
         argv.append(f"-p{port}")
     if config_file is not None:
@@ -68,8 +70,6 @@ def build_ssh_argv(
         "-a",
         "-x",
     ]
-    if target.user is not None:
-        argv += ["-l", target.user]
     # `target` was checked for a leading dash; "--" makes sure once more.
     return [*argv, "-s", "--", target.host, "sftp"]
 
@@ -139,6 +139,11 @@ _PHRASES: tuple[tuple[re.Pattern[str], Cause, str], ...] = tuple(
 )
 
 
+_LOST = re.compile(
+    r"Connection to .* closed|server .* not responding|Broken pipe$|Connection reset"
+)
+
+
 class StderrReader:
     """Reads along with what a program says on its stderr.
 
@@ -180,10 +185,8 @@ class StderrReader:
 
         `started` says whether the server had answered before.
         """
-        if status == 127:
-            return ConnectError(
-                Cause.NOT_FOUND, f"cannot run {program}: {self._last or 'status 127'}"
-            )
+        if status in (126, 127) and "exec:" in self._last:  # so says the shell that starts it
+            return ConnectError(Cause.NOT_FOUND, f"cannot run {program}: {self._last}")
         if not started:
             for _, cause, advice in _PHRASES:
                 if cause in self._fatal:
@@ -192,8 +195,15 @@ class StderrReader:
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         words = next(iter(self._fatal.values()), self._last)
         detail = f" ({words})" if words else ""
-        if started:
+        # The first octet may escape the watcher; ssh says these only when it had logged in.
+        if started or _LOST.search(words):
             return ConnectError(Cause.DIED, f"connection to {host} lost: {program} {how}{detail}")
+        if program.rpartition("/")[2] == "ssh" and 0 <= status < 255:
+            return ConnectError(
+                Cause.NO_SUBSYSTEM,
+                f"{host}: the server ended its sftp subsystem with status {status} before the "
+                f"first answer{detail}; ask its administrator for it",
+            )
         return ConnectError(
             Cause.DIED,
             f"{host}: {program} {how} before the SFTP server answered{detail}; "

@@ -25,17 +25,18 @@ import errno
 import logging
 import socket as _socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from itertools import islice
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import trio
 
 from ...native import sftp
 from ...native.errors import RemoteProtocolError, VfsError
-from ...native.records import Buffer, Statvfs
-from .errmap import StatusError
+from ...native.records import Buffer
+from .outbox import Outbox
+from .pace import RoundTrip
+from .slot import STATUS, VERSION, Answer, Slot
 
 _log = logging.getLogger(__name__)
 
@@ -43,56 +44,18 @@ T = TypeVar("T")
 
 IN_FLIGHT_MAX: Final = 256
 """Requests in flight above which `room` waits."""
+BUSY: Final = 192
+"""Requests in flight above which nothing is read ahead, so that others find room."""
 QUEUED_MAX: Final = 1024 * 1024
 """Octets that wait for the socket above which `room` waits."""
 CHUNK: Final = 1024 * 1024
 """Size of a receive buffer, octets: several of the longest replies."""
 CHUNK_REST: Final = 64 * 1024
 """A receive buffer with less room than this is not received into any more."""
-COPY_MAX: Final = 16 * 1024
-"""File data up to this length is copied out, so that it does not hold a whole chunk."""
 PACKET_MAX: Final = 256 * 1024 + 4096
 """Longest packet taken from a server that has not stated longer reads (OpenSSH's limit)."""
-IOVEC_MAX: Final = 64
-"""Buffers in one call of sendmsg."""
 REQUEST_TIMEOUT: Final = 120.0
 """Seconds without an octet, while answers are owed, after which a server counts as dead."""
-
-
-class Answer(NamedTuple, Generic[T]):
-    """What a request wants to hear: the packet type, its decoder, and whether EOF is an answer.
-
-    With `eof`, the status EOF completes the slot with None in place of an error.
-    """
-
-    type: int
-    decode: Callable[[memoryview], T]
-    eof: bool = False
-
-
-def _no_body(body: memoryview) -> None:
-    raise RemoteProtocolError("a status was decoded as something else")
-
-
-def _one_name(body: memoryview) -> bytes:
-    """Return the single name of a REALPATH or READLINK answer."""
-    names = sftp.decode_name(body)
-    if len(names) != 1:
-        raise RemoteProtocolError(f"{len(names)} names where there must be one")
-    return names[0].name
-
-
-STATUS: Final[Answer[None]] = Answer(sftp.FXP_STATUS, _no_body)
-HANDLE: Final[Answer[bytes]] = Answer(sftp.FXP_HANDLE, sftp.decode_handle)
-DATA: Final[Answer[memoryview | bytes | None]] = Answer(sftp.FXP_DATA, sftp.decode_data, eof=True)
-NAMES: Final[Answer[list[sftp.Name] | None]] = Answer(sftp.FXP_NAME, sftp.decode_name, eof=True)
-ONE_NAME: Final[Answer[bytes]] = Answer(sftp.FXP_NAME, _one_name)
-ATTRS: Final[Answer[sftp.Attrs]] = Answer(sftp.FXP_ATTRS, sftp.decode_attrs)
-STATVFS: Final[Answer[Statvfs]] = Answer(sftp.FXP_EXTENDED_REPLY, sftp.decode_statvfs)
-LIMITS: Final[Answer[sftp.Limits]] = Answer(sftp.FXP_EXTENDED_REPLY, sftp.decode_limits)
-VERSION: Final[Answer[tuple[int, dict[bytes, bytes]]]] = Answer(
-    sftp.FXP_VERSION, sftp.decode_version
-)
 
 
 class ConnectionStatistics(NamedTuple):
@@ -105,147 +68,6 @@ class ConnectionStatistics(NamedTuple):
     waits: int
     in_flight: int
     octets_queued: int
-
-
-class Slot(Generic[T]):
-    """One request whose answer is owed. Await it for the answer; any number of tasks may.
-
-    When the last waiter of a slot is cancelled the slot is abandoned, unless it
-    is `shared`: then somebody else will still want the answer.
-    """
-
-    __slots__ = (
-        "_code",
-        "_connection",
-        "_errno",
-        "_message",
-        "_tasks",
-        "_value",
-        "answer",
-        "asked",
-        "done",
-        "is_abandoned",
-        "shared",
-    )
-
-    def __init__(self, connection: Connection, answer: Answer[T], *, shared: bool = False) -> None:
-        self._connection = connection
-        self._tasks: list[trio.lowlevel.Task] | None = None
-        self._value: T | None = None
-        self._errno = 0
-        self._code = sftp.FX_OK
-        self._message = b""
-        self.answer = answer
-        self.asked = 0
-        self.done = False
-        self.is_abandoned = False
-        self.shared = shared
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        if not self.done:
-            self._connection.waits += 1
-            task = trio.lowlevel.current_task()
-            tasks = self._tasks
-            if tasks is None:
-                tasks = self._tasks = []
-            tasks.append(task)
-
-            def abort(_: object) -> trio.lowlevel.Abort:
-                tasks.remove(task)
-                if not tasks and not self.shared:
-                    self.abandon()
-                return trio.lowlevel.Abort.SUCCEEDED
-
-            yield from trio.lowlevel.wait_task_rescheduled(abort).__await__()
-        return self.result()
-
-    def result(self) -> T:
-        """Return the answer of a slot that is done. Errors: as awaiting it."""
-        if self._errno:
-            raise VfsError(self._errno)
-        if self._code != sftp.FX_OK:
-            raise StatusError(self._code, self._message)
-        return self._value  # type: ignore[return-value]  # None is an answer of STATUS and of EOF
-
-    @property
-    def is_failed(self) -> bool:
-        """Tell whether the slot is done and awaiting it would raise."""
-        return self._errno != 0 or self._code != sftp.FX_OK
-
-    def abandon(self) -> None:
-        """Say that nobody wants the answer: when it comes, it is dropped, and a handle closed."""
-        if self.done:
-            if self.answer is HANDLE and self._value is not None:
-                self._connection.close_handle(self._value)  # type: ignore[arg-type]
-                self._value = None
-        else:
-            self.is_abandoned = True
-
-    def deliver(self, kind: int, body: memoryview) -> bool:
-        """Complete with a packet; return whether the answer refers to the packet's memory.
-
-        Raises RemoteProtocolError for an answer that this request cannot have.
-        """
-        answer = self.answer
-        loaned = False
-        if kind == sftp.FXP_STATUS:
-            code, message = sftp.decode_status(body)
-            if code == sftp.FX_OK:
-                if answer.type != sftp.FXP_STATUS:
-                    raise RemoteProtocolError("success without the answer asked for")
-            elif code != sftp.FX_EOF or not answer.eof:
-                self._code = code
-                self._message = message
-        elif kind != answer.type:
-            raise RemoteProtocolError(f"packet type {kind} answers where {answer.type} would")
-        elif self.is_abandoned:
-            if kind == sftp.FXP_HANDLE:
-                self._connection.close_handle(sftp.decode_handle(body))
-        else:
-            value = answer.decode(body)
-            if kind == sftp.FXP_DATA:
-                length = len(value)  # type: ignore[arg-type]
-                if length > self.asked or length == 0:
-                    raise RemoteProtocolError(f"{length} octets of data, asked for {self.asked}")
-                if length <= COPY_MAX:
-                    value = bytes(value)  # type: ignore[assignment,call-overload]
-                else:
-                    loaned = True
-            self._value = value
-        self.done = True
-        self._wake()
-        return loaned
-
-    def fail(self, number: int) -> None:
-        """Complete with errno `number`."""
-        self._errno = number
-        self.done = True
-        self._wake()
-
-    def _wake(self) -> None:
-        tasks = self._tasks
-        if tasks is not None:
-            self._tasks = None
-            for task in tasks:
-                trio.lowlevel.reschedule(task)
-
-
-class _Batch:
-    """Holds packets back until the outermost `with` ends, so that they leave in one call."""
-
-    __slots__ = ("_connection", "depth")
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.depth = 0
-
-    def __enter__(self) -> None:
-        self.depth += 1
-
-    def __exit__(self, *exc: object) -> None:
-        self.depth -= 1
-        if not self.depth:
-            self._connection.flush()
 
 
 class Connection:
@@ -261,18 +83,21 @@ class Connection:
         self._timeout = timeout
         self._slots: dict[int, Slot[Any]] = {}
         self._id = 0
-        self._queue: deque[Buffer] = deque()
-        self._queued = 0
+        self._outbox = Outbox(socket, self._unpark, self._break)
         self._scope = trio.CancelScope()
-        self._sender: trio.lowlevel.Task | None = None
         self._parked: deque[trio.lowlevel.Task] = deque()
-        self._heard = trio.current_time()
+        self._alone = -1
+        self._alone_since = 0.0
+        self.heard = trio.current_time()
+        """When the last octets came, or when the first request was made after all had been
+        answered; trio's time."""
+        self.round_trip = RoundTrip()
         self._requests = 0
         self._replies = 0
-        self._sent = 0
         self._received = 0
         self.waits = 0
-        self.batch = _Batch(self)
+        self.batch = self._outbox
+        """`with connection.batch:` holds requests back, so that they leave in one call."""
         self.packet_max = PACKET_MAX
         """Longest packet that the server may send, octets."""
         self.broken = trio.Event()
@@ -290,7 +115,12 @@ class Connection:
     @property
     def is_congested(self) -> bool:
         """Tell whether `room` would wait."""
-        return len(self._slots) >= IN_FLIGHT_MAX or self._queued >= QUEUED_MAX
+        return len(self._slots) >= IN_FLIGHT_MAX or self._outbox.queued >= QUEUED_MAX
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether what nobody waits for yet should not be asked for now."""
+        return len(self._slots) >= BUSY or self._outbox.queued >= QUEUED_MAX
 
     async def room(self) -> None:
         """Wait until more requests may be submitted; return at once when they may now.
@@ -337,10 +167,12 @@ class Connection:
         self._id = number
         packet = encode(number, *args)
         if not slots:
-            self._heard = trio.current_time()
+            self.heard = trio.current_time()
+            self._alone = number
+            self._alone_since = self.heard
         slots[number] = slot
         self._requests += 1
-        self._send(packet, payload)
+        self._outbox.send(packet, payload)
 
     def close_handle(self, handle: bytes) -> None:
         """Close an SFTP handle; nobody hears the answer. Does nothing on a dead connection."""
@@ -355,89 +187,11 @@ class Connection:
         Errors: EPROTO for a peer that speaks something else, ENOTCONN, ETIMEDOUT.
         """
         slot = Slot(self, VERSION)
-        self._heard = trio.current_time()
+        self.heard = trio.current_time()
         self._slots[0] = slot
         self._requests += 1
-        self._send(sftp.init(), b"")
+        self._outbox.send(sftp.init(), b"")
         return await slot
-
-    # Sending.
-
-    def _send(self, packet: bytes, payload: Buffer) -> None:
-        taken = 0
-        if not self._queue and not self.batch.depth:
-            try:
-                if payload:
-                    taken = self._socket.sendmsg((packet, payload))
-                else:
-                    taken = self._socket.send(packet)
-            except BlockingIOError:
-                pass
-            except OSError as exc:
-                self._break(f"sending to the server: {exc.strerror}")
-                return
-            self._sent += taken
-            if taken == len(packet) + len(payload):
-                return
-        rest = len(packet) - taken
-        if rest > 0:
-            self._queue.append(packet[taken:])
-            self._queued += rest
-        if payload:
-            data = bytes(memoryview(payload)[max(0, -rest) :])
-            self._queue.append(data)
-            self._queued += len(data)
-        if not self.batch.depth:
-            self._wake_sender()
-
-    def flush(self) -> None:
-        """Send what a batch has held back."""
-        if self._queue and not self.cause:
-            self._drain()
-            if self._queue:
-                self._wake_sender()
-
-    def _drain(self) -> None:
-        queue = self._queue
-        while queue:
-            try:
-                taken = self._socket.sendmsg(list(islice(queue, IOVEC_MAX)))
-            except BlockingIOError:
-                return
-            except OSError as exc:
-                self._break(f"sending to the server: {exc.strerror}")
-                return
-            self._sent += taken
-            self._queued -= taken
-            while taken:
-                first = queue[0]
-                if taken < len(first):
-                    queue[0] = memoryview(first)[taken:]
-                    break
-                taken -= len(first)
-                queue.popleft()
-
-    def _wake_sender(self) -> None:
-        task = self._sender
-        if task is not None:
-            self._sender = None
-            trio.lowlevel.reschedule(task)
-
-    async def _send_queue(self) -> None:
-        """Send what is queued whenever the socket can take it: the body of the sender's task."""
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._sender = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        task = trio.lowlevel.current_task()
-        while True:
-            while self._queue:
-                await trio.lowlevel.wait_writable(self._socket)
-                self._drain()
-                self._unpark()
-            self._sender = task
-            await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _unpark(self) -> None:
         if self._parked and not self.is_congested:
@@ -469,7 +223,7 @@ class Connection:
             if not count:
                 self._break("the server closed the connection")
                 return
-            self._heard = trio.current_time()
+            self.heard = trio.current_time()
             self._received += count
             end += count
             slot: Slot[Any] | None = None
@@ -479,6 +233,9 @@ class Connection:
                     slot = slots.pop(number, None)
                     if slot is None:
                         raise RemoteProtocolError(f"an answer to request {number}, never made")
+                    if number == self._alone:
+                        self._alone = -1
+                        self.round_trip.add(self.heard - self._alone_since, self.heard)
                     if slot.deliver(kind, chunk[body_start:body_end]):
                         is_loaned = True
                     self._replies += 1
@@ -503,7 +260,7 @@ class Connection:
         """End the connection when answers are owed and nothing comes: the watcher's body."""
         while True:
             now = trio.current_time()
-            due = self._heard + self._timeout
+            due = self.heard + self._timeout
             if not self._slots:
                 due = now + self._timeout
             elif now >= due:
@@ -538,8 +295,7 @@ class Connection:
         self._slots.clear()
         for slot in slots:
             slot.fail(number)
-        self._queue.clear()
-        self._queued = 0
+        self._outbox.clear()
         parked = self._parked
         while parked:
             trio.lowlevel.reschedule(parked.popleft())
@@ -553,7 +309,7 @@ class Connection:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._receive)
-                nursery.start_soon(self._send_queue)
+                nursery.start_soon(self._outbox.run)
                 nursery.start_soon(self._watch)
 
     def statistics(self) -> ConnectionStatistics:
@@ -561,11 +317,11 @@ class Connection:
         return ConnectionStatistics(
             self._requests,
             self._replies,
-            self._sent,
+            self._outbox.sent,
             self._received,
             self.waits,
             len(self._slots),
-            self._queued,
+            self._outbox.queued,
         )
 
 

@@ -9,7 +9,6 @@ names came and went, skips and repeats no other name.
 from __future__ import annotations
 
 import errno
-import logging
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -20,14 +19,13 @@ import trio
 from ...native import sftp
 from ...native.constants import NAME_MAX, Vtype
 from ...native.errors import VfsError
-from .attributes import link_count, vtype_of
-from .connection import HANDLE, NAMES, Connection, Slot
+from .attributes import link_count, type_by_longname, vtype_of
+from .connection import Connection
 from .errmap import StatusError
+from .slot import HANDLE, NAMES, Slot
 
 if TYPE_CHECKING:
     from .node import Node
-
-_log = logging.getLogger(__name__)
 
 DOT_OFFSET: Final = 1
 DOTDOT_OFFSET: Final = 2
@@ -74,6 +72,8 @@ class Listing:
         self.expiry = 0
         self.stamp = 0
         self.is_loaded = False
+        self.dropped = 0
+        """Names of the last fetch that no file can have."""
         self.lock = trio.Lock()
         """Held while fetching; others wait and then find the listing fresh."""
         self._order: list[Entry] = []
@@ -113,6 +113,7 @@ class Listing:
         renames all that it finds comes to an end."""
         entry = self.entries.get(old)
         if entry is None:
+            self.discard(old)
             self.add(new, fileid)
             return
         if new in self.entries:
@@ -165,7 +166,8 @@ class Listing:
         journal = self._journal or {}
         self._journal = None
         old = self.entries
-        self.entries = entries = {}
+        entries: dict[bytes, Entry] = {}
+        self.entries = entries
         own = None
         dropped = 0
         for item in names:
@@ -180,9 +182,11 @@ class Listing:
             if name in journal:
                 if not journal[name]:
                     continue
-                attrs = None  # made by us meanwhile, these may be older
+                attrs: sftp.Attrs | None = None  # made by us meanwhile, these may be older
             else:
-                attrs = item.attrs if item.attrs.mode is not None else None
+                attrs = item.attrs
+                if vtype_of(attrs) is None:
+                    attrs = type_by_longname(attrs, item.longname)
             entry = old.get(name)
             if entry is None:
                 entry = entries.get(name)
@@ -198,8 +202,7 @@ class Listing:
         if len(entries) != len(self._order):
             self._order = [entry for entry in self._order if entries.get(entry.name) is entry]
         self.is_loaded = True
-        if dropped:
-            _log.warning("the server listed %d names that no file can have: dropped", dropped)
+        self.dropped = dropped
         return own
 
 

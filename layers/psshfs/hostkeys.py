@@ -70,7 +70,9 @@ def _match_line(text: str, name: str) -> Iterator[tuple[str, asyncssh.SSHKey]]:
     if field.startswith("|1|"):
         if not _is_hash_of(field, name):
             return
-    elif name not in field.lower() and not any(c in field for c in "*?/"):
+    elif name in field.lower() or any(c in field for c in "*?/"):
+        text = text.replace(field, field.lower(), 1)  # names have no case, for asyncssh they have
+    else:
         return
     try:
         result = asyncssh.import_known_hosts(text).match(name, "", None)

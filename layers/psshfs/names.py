@@ -1,4 +1,4 @@
-"""The operations on names: looking them up, listing, making, moving and removing them."""
+"""The operations that change names: making, linking, moving and removing."""
 
 from __future__ import annotations
 
@@ -6,225 +6,28 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 import trio
 
 from ...native import sftp
-from ...native.constants import FREAD, FWRITE, READDIR_PLUS, Setback, Vtype
+from ...native.constants import FREAD, FWRITE, Setback, Vtype
 from ...native.errors import VfsError
-from ...native.records import Componentname, Cookie, Cred, Dirent, Newinfo, Vattr
+from ...native.records import Componentname, Cookie, Newinfo, Vattr
 from .attrcache import AttrCache
 from .attributes import initial_attrs
-from .connection import ATTRS, HANDLE, ONE_NAME, STATUS, Slot
-from .directory import DOT_OFFSET, DOTDOT_OFFSET, Entry, Listing
 from .errmap import StatusError
-from .node import Node
-from .refine import Refiner
+from .node import TARGET_MAX, Node
+from .slot import ATTRS, HANDLE, STATUS
 
 _log = logging.getLogger(__name__)
 
-DIRENT_OVERHEAD: Final = 24
-"""What an entry counts for in `resid` of readdir besides its name, octets."""
-TARGET_MAX: Final = 4095
-"""Longest target of a symbolic link, octets."""
 _CREATE: Final = sftp.FXF_READ | sftp.FXF_WRITE | sftp.FXF_CREAT | sftp.FXF_EXCL
 
 
 class NameOperations(AttrCache):
-    """The half of the server that works on names."""
-
-    refiner: Refiner
-
-    def require_writable(self) -> None:
-        """Errors: EROFS on a read-only mount."""
-        if self.options.ro:
-            raise VfsError(errno.EROFS)
-
-    # Looking.
-
-    async def lookup(self, opc: Cookie, cn: Componentname) -> Newinfo:
-        """Answer from the node's or the directory's cache, else ask by LSTAT: one round trip."""
-        directory = self.table.directory(opc)
-        name = cn.name
-        now = self.clock()
-        if name == b"..":
-            return self.newinfo(directory.parent or directory, now)
-        children = directory.children
-        assert children is not None
-        child = children.get(name)
-        if child is not None and now < child.name_expiry:
-            return self.newinfo(child, now)
-        listing = directory.listing
-        if listing is not None and now < listing.expiry:
-            entry = listing.entries.get(name)
-            if entry is None:
-                return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=listing.expiry - now)
-            if entry.attrs is not None:
-                child = self.learn(
-                    directory, name, entry.attrs, listing.stamp, listing.expiry, entry
-                )
-                return self.newinfo(child, now)
-        child = await self._look(directory, name)
-        if child is None:
-            return Newinfo(Cookie(0), Vtype.VNON)
-        return self.newinfo(child, self.clock())
-
-    async def _look(self, directory: Node, name: bytes) -> Node | None:
-        """Ask the server for a name; return its node, None when there is no such name."""
-        connection = self.connection
-        if connection.is_congested:
-            await connection.room()
-        children = directory.children
-        assert children is not None
-        while True:
-            stamp = self.table.changes
-            path = self.table.path_of(directory, name)
-            try:
-                attrs = await connection.submit(ATTRS, sftp.lstat, path)
-            except StatusError as exc:
-                if exc.errno != errno.ENOENT:
-                    raise
-                child = children.get(name)
-                if child is not None:
-                    if child.changed_at > stamp:
-                        return child  # made by us while the question was under way
-                    self.forget_name(directory, name)
-                return None
-            if directory.changed_at > stamp and name not in children:
-                continue  # perhaps removed by us while the question was under way
-            return self.learn(directory, name, attrs, stamp, self.clock() + self.ttl)
-
-    async def readdir(
-        self, opc: Cookie, offset: int, resid: int, flags: int, cred: Cred
-    ) -> tuple[Sequence[Dirent], bool]:
-        """Answer from the directory's listing, which is fetched when a reader begins and it is
-        old; a reader under way goes on in the one that is there."""
-        directory = self.table.directory(opc)
-        listing = directory.listing
-        if (
-            listing is None
-            or not listing.is_loaded
-            or (offset == 0 and self.clock() >= listing.expiry)
-        ):
-            listing = await self.load(directory)
-        result: list[Dirent] = []
-        room = resid
-        if offset < DOT_OFFSET:
-            result.append(Dirent(directory.fileid, Vtype.VDIR, b".", DOT_OFFSET))
-            room -= DIRENT_OVERHEAD + 1
-        if offset < DOTDOT_OFFSET:
-            if result and room < DIRENT_OVERHEAD + 2:
-                return result, False
-            parent = directory.parent or directory
-            result.append(Dirent(parent.fileid, Vtype.VDIR, b"..", DOTDOT_OFFSET))
-            room -= DIRENT_OVERHEAD + 2
-        chosen: list[Entry] = []
-        is_end = True
-        for entry in listing.after(offset):
-            room -= DIRENT_OVERHEAD + len(entry.name)
-            if room < 0 and (chosen or result):
-                is_end = False
-                break
-            chosen.append(entry)
-            offset = entry.serial
-        if flags & READDIR_PLUS:
-            missing = [entry for entry in chosen if self._is_unknown(directory, entry)]
-            gone = await self._look_at_entries(directory, missing) if missing else ()
-            now = self.clock()
-            for entry in chosen:
-                if entry in gone:
-                    continue
-                child = self._entry_node(directory, listing, entry)
-                if child is None:
-                    continue
-                info = self.newinfo(child, now)
-                result.append(
-                    Dirent(child.fileid, info.vtype, entry.name, entry.serial, info)
-                )
-        else:
-            for entry in chosen:
-                vtype = entry.vtype
-                if vtype is None:
-                    child = (directory.children or {}).get(entry.name)
-                    vtype = Vtype.VNON if child is None else child.va.vtype
-                result.append(Dirent(entry.fileid, vtype or 0, entry.name, entry.serial))
-        if not result and not is_end:
-            # All that was chosen has vanished meanwhile, and an empty answer would be the end.
-            return await self.readdir(opc, offset, resid, flags, cred)
-        return result, is_end
-
-    def _is_unknown(self, directory: Node, entry: Entry) -> bool:
-        """Tell whether the server must be asked before an entry's node can be given out."""
-        if entry.attrs is not None:
-            return False
-        child = (directory.children or {}).get(entry.name)
-        return child is None
-
-    async def _look_at_entries(self, directory: Node, entries: list[Entry]) -> set[Entry]:
-        """Ask for the attributes that the listing left out, all at once; return vanished ones."""
-        connection = self.connection
-        asked: list[tuple[Entry, Slot[sftp.Attrs]]] = []
-        gone: set[Entry] = set()
-        stamp = self.table.changes
-        for entry in entries:
-            if connection.is_congested:
-                await connection.room()
-            path = self.table.path_of(directory, entry.name)
-            asked.append((entry, connection.submit(ATTRS, sftp.lstat, path)))
-        for entry, slot in asked:
-            try:
-                attrs = await slot
-            except StatusError:
-                gone.add(entry)
-                continue
-            if directory.changed_at <= stamp:
-                # A server that tells no type even now has a regular file there.
-                if attrs.mode is None:
-                    attrs = attrs._replace(mode=stat.S_IFREG | 0o600)
-                entry.attrs = attrs
-            elif (directory.children or {}).get(entry.name) is None:
-                gone.add(entry)
-        return gone
-
-    def _entry_node(self, directory: Node, listing: Listing, entry: Entry) -> Node | None:
-        children = directory.children
-        assert children is not None
-        child = children.get(entry.name)
-        if child is not None and (
-            entry.attrs is None
-            or child.changed_at > listing.stamp
-            or child.expiry >= listing.expiry
-        ):
-            return child
-        if entry.attrs is None:
-            return None
-        return self.learn(
-            directory, entry.name, entry.attrs, listing.stamp, listing.expiry, entry
-        )
-
-    async def readlink(self, opc: Cookie, cred: Cred) -> bytes:
-        """Answer from the cache, else by READLINK: one round trip."""
-        node = self.table.node(opc)
-        if node.vtype != Vtype.VLNK:
-            raise VfsError(errno.EINVAL)
-        if node.target is not None and self.clock() < node.target_expiry:
-            return node.target
-        if self.connection.is_congested:
-            await self.connection.room()
-        try:
-            target = await self.connection.submit(ONE_NAME, sftp.readlink, self.table.path(node))
-        except StatusError as exc:
-            if exc.code == sftp.FX_BAD_MESSAGE:
-                raise VfsError(errno.EINVAL, exc.detail) from None
-            raise
-        if not target or b"\0" in target or len(target) > TARGET_MAX:
-            # No link can say that; the host would not take it either.
-            raise VfsError(errno.EIO, "the server's link target is none")
-        node.target = target
-        node.target_expiry = self.clock() + self.ttl
-        return target
+    """The part of the server that changes names."""
 
     # Making.
 
@@ -240,7 +43,7 @@ class NameOperations(AttrCache):
         """Make a regular file. Errors: EOPNOTSUPP for other types, which SFTP has no request for
         (Linux has EPERM for a file system without them; this says why)."""
         if va.vtype != Vtype.VREG:
-            self.table.directory(opc)
+            await self._place(opc, cn.name)
             raise VfsError(errno.EOPNOTSUPP, "SFTP cannot make devices, fifos and sockets")
         node, handle = await self._create(opc, cn.name, va)
         self.connection.close_handle(handle)
@@ -248,18 +51,16 @@ class NameOperations(AttrCache):
 
     async def _create(self, opc: Cookie, name: bytes, va: Vattr) -> tuple[Node, bytes]:
         connection = self.connection
-        directory, path = self._place(opc, name)
-        if connection.is_congested:
-            await connection.room()
-        with connection.batch:
-            opened = connection.submit(
-                HANDLE, sftp.open_, path, _CREATE, initial_attrs(va, 0o666)
-            )
-            looked = connection.submit(ATTRS, sftp.lstat, path)
+        directory, path = await self._place(opc, name)
         try:
-            handle = await opened
+            with self.changing((directory, name)):
+                with connection.batch:
+                    opened = connection.submit(
+                        HANDLE, sftp.open_, path, _CREATE, initial_attrs(va, 0o666)
+                    )
+                    looked = connection.submit(ATTRS, sftp.lstat, path)
+                handle = await opened.after(looked)
         except StatusError as exc:
-            looked.abandon()
             raise await self.refiner.made(exc, self.table.path(directory), path) from None
         try:
             try:
@@ -275,9 +76,9 @@ class NameOperations(AttrCache):
 
     async def mkdir(self, opc: Cookie, cn: Componentname, va: Vattr) -> Newinfo:
         """Make a directory: one round trip."""
-        directory, path = self._place(opc, cn.name)
+        directory, path = await self._place(opc, cn.name)
         attrs = await self._make(
-            directory, path, sftp.mkdir, path, initial_attrs(va, 0o777)
+            directory, cn.name, path, sftp.mkdir, path, initial_attrs(va, 0o777)
         )
         attrs = await self._give_mode(va, attrs, path)
         if directory.nlink > 1:
@@ -286,37 +87,52 @@ class NameOperations(AttrCache):
 
     async def symlink(self, opc: Cookie, cn: Componentname, va: Vattr, target: bytes) -> Newinfo:
         """Make a symbolic link: one round trip."""
-        directory, path = self._place(opc, cn.name)
+        directory, path = await self._place(opc, cn.name)
         if len(target) > TARGET_MAX:
             raise VfsError(errno.ENAMETOOLONG)
         if not target:
             raise VfsError(errno.ENOENT)
-        attrs = await self._make(directory, path, sftp.symlink, target, path)
+        attrs = await self._make(directory, cn.name, path, sftp.symlink, target, path)
         node = self._born(directory, cn.name, attrs)
         node.target = target
         node.target_expiry = self.clock() + self.ttl
         return self.newinfo(node, self.clock())
 
-    def _place(self, opc: Cookie, name: bytes) -> tuple[Node, bytes]:
-        """Return the directory in which a name is to be made, and the name's path."""
+    async def _place(self, opc: Cookie, name: bytes) -> tuple[Node, bytes]:
+        """Return the directory in which a name is to be changed, and the name's path, when a
+        request may be made."""
         directory = self.table.directory(opc)
         self.require_writable()
+        await self.ready(directory, name)
         return directory, self.table.path_of(directory, name)
 
+    async def _both_ready(
+        self, one: Node, one_name: bytes | None, other: Node, other_name: bytes
+    ) -> None:
+        """Wait until a request by two paths may be made."""
+        await self.ready(one, one_name)
+        gate = self.gate
+        while gate.busy and (gate.is_closed(one, one_name) or gate.is_closed(other, other_name)):
+            await gate.wait(one, one_name)
+            await gate.wait(other, other_name)
+
     async def _make(
-        self, directory: Node, path: bytes, encode: Callable[..., bytes], *args: Any
+        self,
+        directory: Node,
+        name: bytes,
+        path: bytes,
+        encode: Callable[..., bytes],
+        *args: Any,
     ) -> sftp.Attrs:
         """Send a request that makes `path`, and with it the question for its attributes."""
         connection = self.connection
-        if connection.is_congested:
-            await connection.room()
-        with connection.batch:
-            made = connection.submit(STATUS, encode, *args)
-            looked = connection.submit(ATTRS, sftp.lstat, path)
         try:
-            await made
+            with self.changing((directory, name)):
+                with connection.batch:
+                    made = connection.submit(STATUS, encode, *args)
+                    looked = connection.submit(ATTRS, sftp.lstat, path)
+                await made.after(looked)
         except StatusError as exc:
-            looked.abandon()
             raise await self.refiner.made(exc, self.table.path(directory), path) from None
         try:
             return await looked
@@ -338,7 +154,7 @@ class NameOperations(AttrCache):
             changed = connection.submit(STATUS, sftp.setstat, path, sftp.Attrs(mode=mode))
             looked = connection.submit(ATTRS, sftp.lstat, path)
         try:
-            await changed
+            await changed.after(looked)
             return await looked
         except StatusError as exc:
             _log.info("the server keeps its umask: %s", exc)
@@ -368,20 +184,20 @@ class NameOperations(AttrCache):
         connection = self.connection
         table = self.table
         node = table.node(targ)
-        directory, path = self._place(opc, cn.name)
+        directory = table.directory(opc)
+        self.require_writable()
         if node.vtype == Vtype.VDIR or not self.session.hardlink:
             raise VfsError(errno.EPERM)
-        source = table.path(node)
-        if connection.is_congested:
-            await connection.room()
-        with connection.batch:
-            made = connection.submit(STATUS, sftp.hardlink, source, path)
-            stamp = table.changes
-            looked = connection.submit(ATTRS, sftp.lstat, path)
+        await self._both_ready(node, None, directory, cn.name)
+        source, path = table.path(node), table.path_of(directory, cn.name)
         try:
-            await made
+            with self.changing((directory, cn.name)):
+                with connection.batch:
+                    made = connection.submit(STATUS, sftp.hardlink, source, path)
+                    stamp = table.changes
+                    looked = connection.submit(ATTRS, sftp.lstat, path)
+                await made.after(looked)
         except StatusError as exc:
-            looked.abandon()
             raise await self.refiner.linked(exc, source, table.path(directory), path) from None
         self.forget_name(directory, cn.name)
         table.add_name(node, directory, cn.name)
@@ -400,13 +216,12 @@ class NameOperations(AttrCache):
     async def remove(self, opc: Cookie, targ: Cookie, cn: Componentname) -> int:
         """Remove a name; open SFTP handles of the node stay good on POSIX servers."""
         node = self.table.node(targ)
-        directory, path = self._place(opc, cn.name)
+        directory, path = await self._place(opc, cn.name)
         if node.vtype == Vtype.VDIR:
             raise VfsError(errno.EISDIR)
-        if self.connection.is_congested:
-            await self.connection.room()
         try:
-            await self.connection.submit(STATUS, sftp.remove, path)
+            with self.changing((directory, cn.name)):
+                await self.connection.submit(STATUS, sftp.remove, path)
         except StatusError as exc:
             if exc.errno == errno.ENOENT:
                 self.forget_name(directory, cn.name)
@@ -426,13 +241,12 @@ class NameOperations(AttrCache):
     async def rmdir(self, opc: Cookie, targ: Cookie, cn: Componentname) -> int:
         """Remove an empty directory."""
         node = self.table.node(targ)
-        directory, path = self._place(opc, cn.name)
+        directory, path = await self._place(opc, cn.name)
         if node.vtype != Vtype.VDIR:
             raise VfsError(errno.ENOTDIR)
-        if self.connection.is_congested:
-            await self.connection.room()
         try:
-            await self.connection.submit(STATUS, sftp.rmdir, path)
+            with self.changing((directory, cn.name)):
+                await self.connection.submit(STATUS, sftp.rmdir, path)
         except StatusError as exc:
             error = await self.refiner.rmdired(exc, self.table.path(directory), path)
             if error.errno == errno.ENOENT:
@@ -460,8 +274,10 @@ class NameOperations(AttrCache):
         """
         table = self.table
         node = table.node(src)
-        source, old = self._place(opc, cn_src.name)
-        target, new = self._place(targ_dir, cn_targ.name)
+        source, target = table.directory(opc), table.directory(targ_dir)
+        self.require_writable()
+        await self._both_ready(source, cn_src.name, target, cn_targ.name)
+        old, new = table.path_of(source, cn_src.name), table.path_of(target, cn_targ.name)
         victim = None if targ is None else table.node(targ)
         if node.vtype == Vtype.VDIR and table.is_ancestor(node, target):
             raise VfsError(errno.EINVAL)
@@ -472,13 +288,12 @@ class NameOperations(AttrCache):
                 raise VfsError(errno.EISDIR)
             if victim.vtype != Vtype.VDIR and node.vtype == Vtype.VDIR:
                 raise VfsError(errno.ENOTDIR)
-        if self.connection.is_congested:
-            await self.connection.room()
         try:
-            if self.session.posix_rename:
-                await self.connection.submit(STATUS, sftp.posix_rename, old, new)
-            else:
-                await self._rename_safely(old, new, victim)
+            with self.changing((source, cn_src.name), (target, cn_targ.name)):
+                if self.session.posix_rename:
+                    await self.connection.submit(STATUS, sftp.posix_rename, old, new)
+                else:
+                    await self._rename_safely(old, new, victim)
         except StatusError as exc:
             raise await self.refiner.renamed(
                 exc, old, new, table.path(source), table.path(target)
@@ -536,7 +351,7 @@ class NameOperations(AttrCache):
             self._unlinked(victim)
         self.touched(source)
         self.touched(target)
-        self.table.move(source, source_name, target, target_name)
+        self.table.move(node, source, source_name, target, target_name)
         if source is target:
             if source.listing is not None:
                 source.listing.rename(source_name, target_name, node.fileid)

@@ -17,9 +17,12 @@ from ...native.records import Cookie, Vattr
 
 if TYPE_CHECKING:
     from .directory import Listing
-    from .file import OpenFile
+    from .openfile import OpenFile
 
 ROOT_FILEID: Final = 1
+SIZE_MAX: Final = (1 << 63) - 1
+TARGET_MAX: Final = 4095
+"""Longest target of a symbolic link, octets."""
 PATH_LEN_MAX: Final = 4095
 """Longest path that a POSIX server takes, octets (PATH_MAX without its NUL)."""
 
@@ -67,7 +70,7 @@ class Node:
         self.name = name
         self.aliases: list[tuple[Node, bytes]] | None = None
         self.va = va
-        self.vtype = va.vtype
+        self.vtype: int = Vtype.VNON if va.vtype is None else va.vtype
         self.nlink = va.nlink or 1
         self.expiry = 0
         self.name_expiry = 0
@@ -226,16 +229,23 @@ class NodeTable:
         self._let_go(directory)
         return node
 
-    def move(self, source: Node, source_name: bytes, target: Node, target_name: bytes) -> None:
-        """Move a name, replacing what has the other one; the paths below follow by themselves."""
+    def move(
+        self, node: Node, source: Node, source_name: bytes, target: Node, target_name: bytes
+    ) -> None:
+        """Move a name of `node`, replacing what has the other one; paths below follow.
+
+        A listing that came meanwhile may have taken the old name away already.
+        """
         if source is target and source_name == target_name:
             return
-        assert source.children is not None and target.children is not None
+        assert source.children is not None
+        assert target.children is not None
         self.drop_name(target, target_name)
-        node = source.children.pop(source_name, None)
-        if node is None:
-            return
         self.moves += 1
+        if source.children.pop(source_name, None) is not node:
+            self.add_name(node, target, target_name)
+            self.changed(node)
+            return
         if node.parent is source and node.name == source_name:
             node.parent, node.name = target, target_name
         elif node.aliases:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 
+import trio
+
 from ...native.constants import FREAD, FWRITE
 from .connection import Connection
+from .pace import Pace
 from .readahead import ReadAhead, Stream
 from .writebehind import WriteBehind
 
@@ -21,6 +24,7 @@ class OpenFile:
 
     __slots__ = (
         "_readahead",
+        "append_lock",
         "is_kept",
         "is_unsynced",
         "reader",
@@ -31,7 +35,9 @@ class OpenFile:
         "writes",
     )
 
-    def __init__(self, connection: Connection, readahead: ReadAhead, window: int) -> None:
+    def __init__(
+        self, connection: Connection, readahead: ReadAhead, window: int, pace: Pace
+    ) -> None:
         self._readahead = readahead
         self.reader: bytes | None = None
         self.writer: bytes | None = None
@@ -40,8 +46,10 @@ class OpenFile:
         self.is_kept = False
         self.is_unsynced = False
         """Written since the last fsync."""
-        self.writes = WriteBehind(connection, window)
+        self.writes = WriteBehind(connection, window, pace)
         self.streams: list[Stream] = []
+        self.append_lock = trio.Lock()
+        """Held from asking where the file ends until what goes there is sent."""
 
     @property
     def handle(self) -> bytes | None:
@@ -64,6 +72,15 @@ class OpenFile:
             is_used = True
         if not is_used:
             self.writes.close(handle)
+
+    def keep_for(self, mode: int) -> None:
+        """Let the first open after create have the handle that it left, and for `mode` only:
+        the next one, for more, is for the server to allow."""
+        self.is_kept = False
+        if not mode & FREAD and self.reader == self.writer:
+            self.reader = None
+        if not mode & FWRITE and self.reader == self.writer:
+            self.writer = None
 
     def count(self, mode: int, by: int) -> None:
         """Count an open (`by` 1) or a close (-1)."""

@@ -13,16 +13,23 @@ end of a file, and an error never is.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
+
+import trio
 
 from ...native import sftp
 from ...native.errors import VfsError
-from .connection import DATA, Connection, Slot
+from .connection import Connection
+from .pace import Pace
+from .slot import DATA, Slot
 
 GROWTH: Final = 4
 """Octets read ahead for each octet that a stream has served."""
 STREAMS_MAX: Final = 4
 """Sequential readers of one file that are kept apart."""
+AGE_MIN: Final = 2 * 10**9
+"""For so long data read ahead is good even where nothing is cached, ns."""
 REORDER: Final = 4
 """A read still belongs to a stream when it is up to so many of its own lengths away from where
 the stream is: hosts send several reads at once, not quite in order, and leave out what they
@@ -43,17 +50,36 @@ class Block:
         self.slot = slot
 
 
+class BlockSlot(Slot[Data | None]):
+    """The READ of a block; tells the pace when it is answered."""
+
+    __slots__ = ("_before", "_pace", "_since")
+
+    def __init__(self, connection: Connection, pace: Pace) -> None:
+        super().__init__(connection, DATA, shared=True)
+        self._pace = pace
+        self._before = pace.delivered
+        self._since = trio.current_time()
+
+    def _wake(self) -> None:
+        if not self.is_failed:
+            now = self._connection.heard
+            self._pace.answered(self.asked, self._before, self._since, now)
+        super()._wake()
+
+
 class Stream:
     """One sequential reader. `front` is where the next block begins, `high` the farthest octet
-    that was asked for, `served` how much was asked for in all."""
+    that was asked for, `served` how much was asked for in all, `used` when that was last."""
 
-    __slots__ = ("blocks", "front", "high", "served")
+    __slots__ = ("blocks", "front", "high", "served", "used")
 
     def __init__(self, offset: int, high: int) -> None:
         self.blocks: deque[Block] = deque()
         self.front = offset
         self.high = high
         self.served = 0
+        self.used = 0
 
 
 class ReadAhead:
@@ -61,10 +87,23 @@ class ReadAhead:
 
     `block` is the longest READ, `window_max` what one stream may have ahead, `total_max` what
     all may have; octets. Nothing is read ahead with a `window_max` of 0.
+    A reader that pauses for longer than `age_max`, ns of `clock`, gets nothing read before that.
     """
 
-    def __init__(self, connection: Connection, block: int, window_max: int, total_max: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        block: int,
+        window_max: int,
+        total_max: int,
+        *,
+        age_max: int,
+        clock: Callable[[], int],
+    ) -> None:
+        self._age_max = age_max
+        self._clock = clock
         self._connection = connection
+        self._pace = Pace(connection.round_trip)
         self._block = block
         self._window_max = window_max
         self._total_max = total_max
@@ -140,10 +179,12 @@ class ReadAhead:
             start += len(data)
         return True
 
-    def _submit(
-        self, handle: bytes, offset: int, end: int, *, shared: bool = False
+    def _submit(self, handle: bytes, offset: int, end: int) -> Slot[Data | None]:
+        return self._ask(Slot(self._connection, DATA), handle, offset, end)
+
+    def _ask(
+        self, slot: Slot[Data | None], handle: bytes, offset: int, end: int
     ) -> Slot[Data | None]:
-        slot = Slot(self._connection, DATA, shared=shared)
         slot.asked = end - offset
         self._connection.submit_slot(slot, sftp.read, handle, offset, end - offset)
         return slot
@@ -187,6 +228,11 @@ class ReadAhead:
         if offset > stream.front:
             self._empty(stream)
             stream.front = offset
+        now = self._clock()
+        if now - stream.used > self._age_max:
+            self._empty(stream)
+            stream.front = offset
+        stream.used = now
         stream.high = max(stream.high, end)
         stream.served += end - offset
         self._extend(stream, handle, end, size)
@@ -238,7 +284,8 @@ class ReadAhead:
 
     def _extend(self, stream: Stream, handle: bytes, end: int, size: int) -> None:
         """Ask for blocks up to `end`, and ahead of it as far as window and budget go."""
-        goal = min(stream.high + min(self._window_max, GROWTH * stream.served), size)
+        window = min(self._window_max, self._pace.window, GROWTH * stream.served)
+        goal = min(stream.high + window, size)
         if stream.front >= goal and stream.front >= end:
             return
         block_max = self._block
@@ -253,10 +300,10 @@ class ReadAhead:
                 else:
                     until = min(until, end)
                 if front >= end and (
-                    self._connection.is_congested or not self._make_room(stream, until - front)
+                    self._connection.is_busy or not self._make_room(stream, until - front)
                 ):
                     break
-                slot = self._submit(handle, front, until, shared=True)
+                slot = self._ask(BlockSlot(self._connection, self._pace), handle, front, until)
                 stream.blocks.append(Block(front, until, slot))
                 stream.front = until
                 self.octets += until - front

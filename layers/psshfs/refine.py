@@ -15,10 +15,11 @@ from typing import Final
 from ...native import sftp
 from ...native.errors import VfsError
 from ...native.records import Statvfs
-from .connection import ATTRS, STATVFS, Connection
+from .connection import Connection
 from .directory import fetch_names
 from .errmap import StatusError
 from .session import Session
+from .slot import ATTRS, STATVFS
 
 ST_RDONLY: Final = 1
 """Bit of the flags in a statvfs@openssh.com answer."""
@@ -73,9 +74,7 @@ class Refiner:
             return VfsError(errno.EEXIST, exc.detail)
         return await self._space(exc, parent)
 
-    async def linked(
-        self, exc: StatusError, source: bytes, parent: bytes, path: bytes
-    ) -> VfsError:
+    async def linked(self, exc: StatusError, source: bytes, parent: bytes, path: bytes) -> VfsError:
         """Refine what link met: as `made`, and EXDEV between file systems of the server."""
         if exc.code == sftp.FX_PERMISSION_DENIED:
             return exc

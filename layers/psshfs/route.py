@@ -243,3 +243,6 @@ class CommandRoute:
         if self._process is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), 1)
+
+
+Route = TcpRoute | JumpRoute | CommandRoute

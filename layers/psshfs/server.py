@@ -18,25 +18,24 @@ from ...native.constants import (
     MNT_FORCE,
     MNT_WAIT,
     NAME_MAX,
+    VEXEC,
+    VWRITE,
     KFlag,
     VnOp,
+    Vtype,
 )
 from ...native.errors import VfsError
 from ...native.records import Cookie, Cred, Kargs, Newinfo, Statvfs
-from .connection import (
-    STATUS,
-    STATVFS,
-    Connection,
-    ConnectionStatistics,
-    open_connection,
-)
+from .attrops import AttrOperations
+from .connection import Connection, ConnectionStatistics, open_connection
 from .errmap import StatusError
 from .files import FileOperations
+from .looking import LookOperations
 from .names import NameOperations
 from .node import PATH_LEN_MAX
 from .options import PsshfsOptions
-from .refine import Refiner
 from .session import Session, open_session
+from .slot import STATUS, STATVFS
 
 OPS: Final = frozenset(
     {
@@ -45,6 +44,7 @@ OPS: Final = frozenset(
         VnOp.MKNOD,
         VnOp.OPEN,
         VnOp.CLOSE,
+        VnOp.ACCESS,
         VnOp.GETATTR,
         VnOp.SETATTR,
         VnOp.READ,
@@ -64,7 +64,7 @@ OPS: Final = frozenset(
         VnOp.PATHCONF,
     }
 )
-"""What psshfs has. ACCESS is not there: the server at the far end decides, when it is asked."""
+"""What psshfs has; the kernel above answers for the others."""
 
 PATHCONF: Final = {
     os.pathconf_names["PC_LINK_MAX"]: 127,
@@ -87,7 +87,7 @@ class PsshfsStatistics(NamedTuple):
     connection: ConnectionStatistics
 
 
-class Psshfs(NameOperations, FileOperations):
+class Psshfs(LookOperations, NameOperations, FileOperations, AttrOperations):
     """The file server. Made by `mount_psshfs`, which also owns its tasks and its connection."""
 
     def __init__(
@@ -102,7 +102,6 @@ class Psshfs(NameOperations, FileOperations):
         wall: Callable[[], int] = time.time_ns,
     ) -> None:
         super().__init__(connection, session, options, nursery, clock=clock, wall=wall)
-        self.refiner = Refiner(connection, session)
         root = self.table.root
         self._kargs = Kargs(
             typename="psshfs",
@@ -178,8 +177,18 @@ class Psshfs(NameOperations, FileOperations):
     # The rest of the nodes' operations.
 
     async def access(self, opc: Cookie, mode: int, cred: Cred) -> None:
-        """Succeed: the server decides with what rights it opens and changes."""
-        self.table.node(opc)
+        """Refuse only what is certain: changes on a read-only mount (EROFS), and to execute a file
+        that nobody may execute (EACCES), for which even root is refused.
+
+        All else the server decides when it opens and changes: we do not know who we are there.
+        """
+        node = self.table.node(opc)
+        if mode & VWRITE and node.vtype in (Vtype.VREG, Vtype.VDIR, Vtype.VLNK):
+            self.require_writable()
+        if mode & VEXEC and node.vtype == Vtype.VREG:
+            va = await self.present_va(node)
+            if not (va.mode or 0) & 0o111:
+                raise VfsError(errno.EACCES)
 
     def reclaim(self, opc: Cookie, nlookup: int) -> None:
         """Take back lookups; with the last one the node goes, and its handles are closed."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
-import stat
 from typing import Final, NamedTuple
 
 from ...native import sftp
+from ...native.constants import Vtype
 from ...native.errors import VfsError
-from .connection import ATTRS, LIMITS, ONE_NAME, PACKET_MAX, Connection
+from .attributes import vtype_of
+from .connection import PACKET_MAX, Connection
 from .errmap import StatusError
 from .options import PsshfsOptions
+from .slot import ATTRS, LIMITS, ONE_NAME
 
 DATA_DEFAULT: Final = 32 * 1024
 """Octets of file data in one packet that every server takes (draft-02, section 3)."""
@@ -84,7 +86,7 @@ async def open_session(connection: Connection, path: bytes, options: PsshfsOptio
     connection.packet_max = max(PACKET_MAX, max_read + HEAD_ROOM)
     attrs = await attrs_slot
     real = await real_slot
-    if attrs.mode is not None and not stat.S_ISDIR(attrs.mode):
+    if vtype_of(attrs) not in (Vtype.VDIR, None):
         raise VfsError(errno.ENOTDIR, "the remote path is no directory")
     if not real.startswith(b"/") or b"\0" in real:
         raise VfsError(errno.EPROTO, "the server's absolute path is none")

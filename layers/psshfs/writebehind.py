@@ -16,7 +16,9 @@ import trio
 from ...native import sftp
 from ...native.errors import VfsError
 from ...native.records import Buffer
-from .connection import STATUS, Connection, Slot
+from .connection import Connection
+from .pace import Pace
+from .slot import STATUS, Slot
 
 REQUESTS_MAX: Final = 64
 """Unacknowledged writes of one file."""
@@ -25,13 +27,15 @@ REQUESTS_MAX: Final = 64
 class WriteSlot(Slot[None]):
     """A WRITE whose acknowledgement is owed to a `WriteBehind`."""
 
-    __slots__ = ("end", "offset", "owner")
+    __slots__ = ("before", "end", "offset", "owner", "since")
 
     def __init__(self, owner: WriteBehind, offset: int, length: int) -> None:
         super().__init__(owner.connection, STATUS, shared=True)
         self.owner = owner
         self.offset = offset
         self.end = offset + length
+        self.before = owner.pace.delivered
+        self.since = trio.current_time()
 
     def _wake(self) -> None:
         self.owner.acknowledged(self)
@@ -41,7 +45,8 @@ class WriteSlot(Slot[None]):
 class WriteBehind:
     """The window of one file's writes.
 
-    `window` is the number of octets that may be unacknowledged after a write has returned.
+    `window` is the number of octets that may be unacknowledged after a write has returned;
+    fewer where `pace` says that the link does not need so many.
     """
 
     __slots__ = (
@@ -54,10 +59,12 @@ class WriteBehind:
         "connection",
         "end",
         "octets",
+        "pace",
     )
 
-    def __init__(self, connection: Connection, window: int) -> None:
+    def __init__(self, connection: Connection, window: int, pace: Pace) -> None:
         self.connection = connection
+        self.pace = pace
         self.octets = 0
         self.end = 0
         """No unacknowledged write reaches farther; 0 when there is none."""
@@ -100,17 +107,23 @@ class WriteBehind:
                 self.octets += size
                 self.end = max(self.end, offset + at + size)
             at += size
-            while self.octets > self._window or len(self._pending) >= REQUESTS_MAX:
+            while self.octets > self._room(length_max) or len(self._pending) >= REQUESTS_MAX:
                 await self._change()
         if self._writer_error is not None and not self._window:
             error, self._writer_error = self._writer_error, None
             self._durability_error = None
             raise error
 
+    def _room(self, length_max: int) -> int:
+        """Return the present window: one piece at least, unless writes are to be waited for."""
+        return min(self._window, max(self.pace.window, length_max))
+
     def acknowledged(self, slot: WriteSlot) -> None:
         """Hear that a write was answered."""
         if self._pending.pop(slot, self) is None:
-            self.octets -= slot.end - slot.offset
+            octets = slot.end - slot.offset
+            self.octets -= octets
+            self.pace.answered(octets, slot.before, slot.since, self.connection.heard)
             if not self._pending:
                 self.end = 0
                 while self._closing:

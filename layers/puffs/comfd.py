@@ -21,6 +21,7 @@ import socket
 import stat
 import struct
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from errno import EINVAL, EPROTO, EPROTONOSUPPORT
 from typing import Final, NamedTuple
 
@@ -247,7 +248,8 @@ async def receive_request(sock: socket.socket, *, maxmsglen: int = MAXMSGLEN_MAX
         request = _decode_mount_request(await _receive_exactly(sock, length))
     except RemoteProtocolError as exc:
         errno = EINVAL if version == PROTOCOL_VERSION else EPROTONOSUPPORT
-        await answer(sock, errno=errno, text=str(exc))
+        with suppress(TransportBroken):  # whether it hears that or not
+            await answer(sock, errno=errno, text=str(exc))
         raise
     kargs = request.kargs
     return request._replace(kargs=kargs._replace(maxmsglen=min(maxmsglen, kargs.maxmsglen)))

@@ -7,7 +7,8 @@ it when an operation under way has had its reply. So over a putter each has a ta
 
 from __future__ import annotations
 
-from errno import EAGAIN, EINVAL, ENOENT, EOPNOTSUPP
+import logging
+from errno import EAGAIN, EINVAL, EIO, ENOENT, EOPNOTSUPP
 from itertools import count
 from typing import Final
 
@@ -35,6 +36,8 @@ from ...native.records import Buffer, Cookie
 from .kernel import PuffsFs
 from .touser import QueueTouser
 
+_log = logging.getLogger(__name__)
+
 MAX_FLUSHES: Final = 1024
 """Flushes under way at the same time; one more is answered with EAGAIN."""
 
@@ -54,7 +57,10 @@ class FromServer:
     # The frames of a putter.
 
     def dispatch(self, frame: Buffer, touser: QueueTouser, nursery: trio.Nursery) -> None:
-        """Handle a frame that is no reply; a flush goes on in a task of `nursery`."""
+        """Handle a frame that is no reply; a flush goes on in a task of `nursery`.
+
+        RemoteProtocolError for what does not even say whose request it is.
+        """
         try:
             header, args = decode_request(frame)
         except RemoteProtocolError:
@@ -75,10 +81,7 @@ class FromServer:
 
     def _refuse(self, frame: Buffer, touser: QueueTouser) -> None:
         """Answer what is no request, if it says whose it wants to be."""
-        try:
-            header = decode_header(frame)
-        except RemoteProtocolError:
-            return
+        header = decode_header(frame)
         if not header.opclass & (FLAG_FAF | FLAG_RESPONSE):
             opclass = header.opclass & OPCLASS_MASK
             known = opclass in (OpClass.FLUSH, OpClass.UNMOUNT)
@@ -133,6 +136,10 @@ class FromServer:
                 mount.kernel.vrele_async(vp)
         except VfsError as exc:
             return exc.errno
+        except Exception:
+            # A bug above must not take the mount with it, and the server must not wait for ever.
+            _log.exception("flush %d of cookie %d failed by a bug; answered with EIO", op, cookie)
+            return EIO
         return 0
 
     def unmount(self) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from ...native.constants import FLAG_RESPONSE, MNT_FORCE
-from ...native.errors import TransportClosed, TransportError, VfsError
+from ...native.errors import RemoteProtocolError, TransportClosed, TransportError, VfsError
 from ...native.records import Kargs
 from ..ops import FileServer
 from .fromserver import DirectUpcalls, FromServer
@@ -59,7 +59,8 @@ async def puffs_over_socket(
 
     The socket belongs to the file system from now on and is closed on exit; a server that has not
     been unmounted takes that as an unmount by force. When the server dies, operations end with
-    ENXIO and the mount asks to be unmounted.
+    ENXIO and the mount stays until somebody unmounts it: an empty directory in its place would be
+    a wrong answer.
     """
     fs = PuffsFs(kargs, unmount_wait=unmount_wait)
     putter = Putter.of_socket(sock)
@@ -85,15 +86,20 @@ async def _read_frames(
             if frame[_OPCLASS] & FLAG_RESPONSE:
                 touser.reply(frame)
             else:
-                from_server.dispatch(frame, touser, nursery)
+                try:
+                    from_server.dispatch(frame, touser, nursery)
+                except RemoteProtocolError as exc:
+                    putter.fail(exc)
     except TransportClosed:
         pass
     except TransportError as exc:
-        if fs.is_mounted:
+        # An unmount may be granted and its caller not have run yet; or the server has died over
+        # it, which is the same to him.
+        touser.end()
+        if fs.is_mounted and not fs.is_unmounting:
             _log.warning("the server of %s is gone: %s", fs.typename, exc)
     finally:
         touser.end()
-    from_server.unmount()
 
 
 @asynccontextmanager

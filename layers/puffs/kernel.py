@@ -10,9 +10,10 @@ becomes an error note to the server and EPROTO for the caller.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
-from errno import ENXIO, EOPNOTSUPP, EPROTO, EROFS, ETIMEDOUT
+from errno import E2BIG, ENXIO, EOPNOTSUPP, EPROTO, EROFS, ETIMEDOUT
 from typing import Any, Final, NamedTuple
 
 import trio
@@ -27,6 +28,7 @@ from ...native.constants import (
     MAXMSGLEN_MAX,
     MAXMSGLEN_MIN,
     MNT_FORCE,
+    READDIR_PLUS,
     VWRITE,
     ErrorNote,
     KFlag,
@@ -53,6 +55,8 @@ from ...native.records import (
 from .nodes import Nodes, PuffsNode, apply_setbacks
 from .touser import Touser
 
+_log = logging.getLogger(__name__)
+
 TYPE_PREFIX: Final = "puffs|"
 HEAD_ROOM: Final = 4096
 """Of the longest frame, what is not for data, octets."""
@@ -78,6 +82,11 @@ _READDIR: Final = int(VnOp.READDIR)
 _INACTIVE: Final = int(VnOp.INACTIVE)
 _RECLAIM: Final = int(VnOp.RECLAIM)
 
+_PLUS: Final = 9
+"""How many times longer an entry with a newinfo is in a frame than `resid` counts it, at most."""
+_COMPLAINTS: Final = 10
+"""How many breaches of the protocol are logged; all of them are counted."""
+
 _NOTES: Final = {
     VnOp.LOOKUP: ErrorNote.LOOKUP,
     VnOp.CREATE: ErrorNote.MAKENODE,
@@ -97,14 +106,18 @@ _NOTES: Final = {
 class Statistics(NamedTuple):
     """Figures of a kernel half.
 
-    `requests` by name of operation, fire-and-forget ones included; `notes` complaints sent;
-    `given_back` cookies returned because nobody took them.
+    `requests` by name of operation, fire-and-forget ones included; `in_flight` without a reply,
+    abandoned ones included; `notes` complaints sent; `given_back` cookies returned because nobody
+    took them; `withdrawn` requests taken back before they were sent; `unknown` replies dropped
+    because nobody had asked.
     """
 
     requests: dict[str, int]
     in_flight: int
     notes: int
     given_back: int
+    withdrawn: int
+    unknown: int
 
 
 class PuffsFs(FileSystem):
@@ -112,6 +125,7 @@ class PuffsFs(FileSystem):
 
     Made by `puffs_over` and `puffs_over_socket`. Lives through: made, mounted (`start`), and
     unmounted; after that, and after the death of the server, operations end with ENXIO.
+    `is_unmounting` while the server has been asked for an unmount: its end is no surprise then.
     """
 
     def __init__(self, kargs: Kargs, *, unmount_wait: float = UNMOUNT_WAIT) -> None:
@@ -119,6 +133,7 @@ class PuffsFs(FileSystem):
             raise LocalProtocolError(f"longest frame of {kargs.maxmsglen} octets")
         self.touser: Touser
         self.is_mounted = False
+        self.is_unmounting = False
         self.kargs = kargs
         self._typename = TYPE_PREFIX + "".join(
             c if " " <= c <= "~" else "." for c in kargs.typename
@@ -156,7 +171,15 @@ class PuffsFs(FileSystem):
         """Return the figures of now."""
         requests = {op.name.lower(): n for op, n in zip(VnOp, self._vn_count, strict=True) if n}
         requests |= {op.name.lower(): n for op, n in zip(VfsOp, self._vfs_count, strict=True) if n}
-        return Statistics(requests, self.touser.in_flight, self._notes, self._given_back)
+        touser = self.touser
+        return Statistics(
+            requests,
+            touser.in_flight,
+            self._notes,
+            self._given_back,
+            touser.withdrawn,
+            touser.unknown,
+        )
 
     # Requests.
 
@@ -215,6 +238,8 @@ class PuffsFs(FileSystem):
     def violated(self, kind: ErrorNote, cookie: int, text: str) -> VfsError:
         """Complain to the server that its answer broke the protocol; return what to raise."""
         self._notes += 1
+        if self._notes <= _COMPLAINTS:
+            _log.warning("%s broke the protocol: %s (cookie %d)", self._typename, text, cookie)
         note = (EPROTO, text.encode("utf-8", "replace"))
         self.touser.post(encode_request(OpClass.ERROR, kind, 0, cookie, note))
         return VfsError(EPROTO, text)
@@ -267,6 +292,7 @@ class PuffsFs(FileSystem):
         if self.touser.is_dead:
             self.is_mounted = False
             return
+        self.is_unmounting = True
         try:
             with trio.move_on_after(self._unmount_wait) as scope:
                 await self._ask_vfs(VfsOp.UNMOUNT, (flags,), urgent=True)
@@ -278,6 +304,8 @@ class PuffsFs(FileSystem):
                 if isinstance(exc, VfsError):
                     return
             raise
+        finally:
+            self.is_unmounting = False
         self._end()
 
     def _end(self) -> None:
@@ -361,7 +389,8 @@ class PuffsFs(FileSystem):
     ) -> tuple[Sequence[Entry], bool]:
         """See FileSystem. Asks for no more than fits in a frame."""
         node: PuffsNode = vp.data
-        resid = min(resid, self._maxdata)
+        maxresid = self._maxdata // _PLUS if flags & READDIR_PLUS else self._maxdata
+        resid = min(resid, maxresid)
         dirents, eof = await self._ask(_READDIR, node.cookie, (offset, resid, flags, cred))
         # At least 25 octets count for each entry; only a single one may be over the bound.
         if len(dirents) > 1 and 25 * len(dirents) > resid:
@@ -556,7 +585,9 @@ class PuffsFs(FileSystem):
     async def setextattr(
         self, vp: Vnode, namespace: int, name: bytes, value: bytes, flags: int, cred: Cred
     ) -> None:
-        """See FileSystem."""
+        """See FileSystem. Errors: E2BIG for what does not fit in a frame."""
+        if len(value) > self._maxdata:
+            raise VfsError(E2BIG)
         args = (namespace, name, value, flags, cred)
         await self._ask(VnOp.SETEXTATTR, vp.data.cookie, args)
 

@@ -103,6 +103,8 @@ class Putter:
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             # So that a frame of usual size goes out in one call; the system lowers it to its bound.
             sock.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         fd = sock.detach()
         return cls(fd, fd)
 
@@ -208,6 +210,7 @@ class Putter:
             if sent < sum(map(len, parts)):
                 return
             queue.popleft()
+            entry.payload = None
             self._room.unpark()
         self._emptied.unpark_all()
 

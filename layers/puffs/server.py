@@ -28,6 +28,8 @@ from ..ops import FileServer
 _log = logging.getLogger(__name__)
 
 MAX_ERRNO: Final = 4095
+_COMPLAINTS: Final = 10
+"""How many requests that are none are logged as warnings; all of them are counted."""
 
 # As plain numbers: members of an enumeration are slow to reach.
 _VFS: Final = int(OpClass.VFS)
@@ -76,8 +78,9 @@ class ServerHalf:
     async def handle(self, frame: Buffer, payload: Buffer | None = None) -> Answer | None:
         """Do what a request asks for and return the reply; None where none is wanted.
 
-        `payload` belongs to the frame and is not in it. Raises nothing but cancellation: errors
-        become replies.
+        `payload` belongs to the frame and is not in it. Errors become replies; what does not even
+        say whose request it is raises RemoteProtocolError, for somebody may wait for an answer
+        that cannot be given. Else nothing is raised but cancellation.
         """
         try:
             header, args = decode_request(frame, payload)
@@ -91,12 +94,17 @@ class ServerHalf:
                 if optype == _READ:
                     return encode_reply(_VN, _READ, id, cookie, result), result
                 return encode_reply(_VN, optype, id, cookie, result), None
-            if opclass & FLAG_FAF:
-                if not self._fire(opclass & OPCLASS_MASK, optype, Cookie(cookie), args):
-                    await self._vnode_ops[optype](cookie, *args)
-                return None
-            result = await self._vfs(optype, Cookie(cookie), args)
-            return encode_reply(opclass, optype, id, cookie, result), None
+            if not opclass & FLAG_FAF:
+                result = await self._vfs(opclass, optype, Cookie(cookie), args)
+                return encode_reply(opclass, optype, id, cookie, result), None
+            opclass &= OPCLASS_MASK
+            if self._fire(opclass, optype, Cookie(cookie), args):
+                pass
+            elif opclass == _VN:
+                await self._vnode_ops[optype](cookie, *args)
+            else:
+                await self._vfs(opclass, optype, Cookie(cookie), args)
+            return None
         except VfsError as exc:
             errno = exc.errno
             if not 0 < errno <= MAX_ERRNO:
@@ -105,7 +113,7 @@ class ServerHalf:
         except Exception as exc:
             self._crash(opclass, optype, exc)
             errno = EIO
-        if opclass & FLAG_FAF:
+        if header.opclass & FLAG_FAF:
             return None
         return encode_error(opclass, optype, id, cookie, errno), None
 
@@ -140,7 +148,9 @@ class ServerHalf:
             return False
         return True
 
-    async def _vfs(self, optype: int, cookie: Cookie, args: tuple[Any, ...]) -> Any:
+    async def _vfs(self, opclass: int, optype: int, cookie: Cookie, args: tuple[Any, ...]) -> Any:
+        if opclass != _VFS:
+            raise VfsError(EOPNOTSUPP)  # flushes go the other way
         method = self._vfs_ops.get(optype)
         if method is not None:
             return await method(*args)
@@ -163,12 +173,9 @@ class ServerHalf:
     def _refuse(self, frame: Buffer, error: RemoteProtocolError) -> Answer | None:
         """Answer what is no request, if it says whose request it wants to be."""
         self._refused += 1
-        try:
-            header = decode_header(frame)
-        except RemoteProtocolError:
-            _log.warning("frame dropped: %s", error)
-            return None
-        _log.warning("request refused: %s (class %d, type %d)", error, *header[1:3])
+        level = logging.WARNING if self._refused <= _COMPLAINTS else logging.DEBUG
+        header = decode_header(frame)
+        _log.log(level, "request refused: %s (class %d, type %d)", error, *header[1:3])
         opclass, optype = header.opclass & OPCLASS_MASK, header.optype
         if header.opclass & (FLAG_FAF | FLAG_RESPONSE) or opclass not in (_VFS, _VN):
             return None

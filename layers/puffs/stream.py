@@ -150,7 +150,11 @@ class StreamServer:
             self._workers -= 1
 
     async def _answer(self, frame: Buffer) -> None:
-        answer = await self._half.handle(frame)
+        try:
+            answer = await self._half.handle(frame)
+        except RemoteProtocolError as exc:
+            self._putter.fail(exc)  # whoever reads learns it
+            return
         if answer is None:
             return
         putter = self._putter

@@ -44,7 +44,14 @@ Late: TypeAlias = Callable[[Header, Any, tuple[Any, ...]], None]
 
 
 class Touser(Protocol):
-    """How a kernel half reaches its server."""
+    """How a kernel half reaches its server.
+
+    `withdrawn` requests were taken back before they were sent; `unknown` replies were dropped
+    because nobody had asked.
+    """
+
+    withdrawn: int
+    unknown: int
 
     @property
     def is_dead(self) -> bool:
@@ -91,6 +98,8 @@ class DirectTouser:
     """
 
     def __init__(self, half: ServerHalf, nursery: trio.Nursery) -> None:
+        self.withdrawn = 0
+        self.unknown = 0
         self._half = half
         self._nursery = nursery
         self._is_dead = False
@@ -142,14 +151,13 @@ class QueueTouser:
     """Requests over a putter, matched with replies by id. Also the server half's, for flushes.
 
     The owner reads frames and hands those that are replies to `reply`; it calls `end` when the
-    putter has ended. `late` hears of replies to abandoned requests: header, result, args.
+    putter has ended. `late` hears of replies to abandoned requests: header, result, and the
+    arguments, unless there was a payload, which is not kept.
     """
 
     def __init__(self, putter: Putter, late: Late | None = None) -> None:
-        self.unknown = 0
-        """Replies dropped because nobody had asked."""
         self.withdrawn = 0
-        """Requests taken back before they were sent."""
+        self.unknown = 0
         self._putter = putter
         self._late = late
         self._is_dead = False
@@ -195,19 +203,18 @@ class QueueTouser:
         waiting[id] = trio.lowlevel.current_task(), kind, args
 
         def abort(_: RaiseCancelT) -> Abort:
-            self._abandon(id, entry)
+            self._abandon(id, entry, () if payload is not None else args)
             return Abort.SUCCEEDED
 
         reply: Reply = await trio.lowlevel.wait_task_rescheduled(abort)
         return reply
 
-    def _abandon(self, id: int, entry: Outgoing | None) -> None:
+    def _abandon(self, id: int, entry: Outgoing | None, args: tuple[Any, ...]) -> None:
         if entry is not None and self._putter.withdraw(entry):
             self.withdrawn += 1
             self._forget(id)
         else:
-            _, kind, args = self._waiting[id]
-            self._waiting[id] = None, kind, args
+            self._waiting[id] = None, self._waiting[id][1], args
 
     def _forget(self, id: int) -> None:
         del self._waiting[id]

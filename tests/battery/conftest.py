@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -18,21 +20,35 @@ TIMEOUT = 30
 """Longest time for one test body, seconds: a hang is a failure."""
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "fs" not in metafunc.fixturenames:
-        return
-    needs = list(metafunc.definition.iter_markers("needs"))
+BRIEF = {"test_concurrent", "test_io", "test_origin", "test_readdir", "test_readonly"}
+"""The subjects that brief stacks are asked about; SYSPUFFS_BATTERY=full asks about all."""
+
+
+def stack_params(metafunc: pytest.Metafunc, needs: frozenset[str] = frozenset()) -> list[Any]:
+    """Return the stacks as parameters of a test, those that cannot run it with the reason."""
+    markers = list(metafunc.definition.iter_markers("needs"))
+    if needs:
+        markers.append(pytest.mark.needs(*needs).mark)
     chosen = metafunc.config.getoption("--stack")
+    subject = metafunc.module.__name__.rpartition(".")[2]
+    full = subject in BRIEF or os.environ.get("SYSPUFFS_BATTERY") == "full"
     params = []
     for stack in STACKS:
         if chosen and stack.name not in chosen:
             continue
+        if stack.brief and not full:
+            continue
         marks = list(stack.marks)
-        reason = missing(needs, stack.lacks)
+        reason = missing(markers, stack.lacks)
         if reason is not None:
             marks.append(pytest.mark.skip(reason=reason))
         params.append(pytest.param(stack, id=stack.name, marks=marks))
-    metafunc.parametrize("fs", params, indirect=True)
+    return params
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "fs" in metafunc.fixturenames:
+        metafunc.parametrize("fs", stack_params(metafunc), indirect=True)
 
 
 @pytest.fixture
@@ -40,8 +56,9 @@ async def fs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ta
     stack: Stack = request.param
     if stack.command is not None:
         mounts: Mounts = request.getfixturevalue("mounts")
-        with mounts.use(stack.name, stack.command) as (place, _), trio.fail_after(TIMEOUT):
+        with mounts.use(stack.name, stack.command) as (place, origin), trio.fail_after(TIMEOUT):
             host = OsTarget(bytes(place))
+            host.origin = origin if stack.command.remote else None
             yield host
             await host.verify()
         return

@@ -159,6 +159,7 @@ class Control:
             [*self._argv, f"echo ready; read go; exec {remote}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # debugging messages of our sshd come this way, too
             bufsize=0,
         )
         assert child.stdin is not None

@@ -182,6 +182,41 @@ async def test_force_overtakes_an_unmount_that_hangs(autojump_clock: MockClock) 
             nursery.cancel_scope.cancel()
 
 
+async def test_unmount_that_was_overtaken_returns(autojump_clock: MockClock) -> None:
+    go_on = trio.Event()
+
+    class Slow(TmpFs):
+        async def unmount(self, flags: int) -> None:
+            if not flags & MNT_FORCE:
+                await go_on.wait()
+
+    async with Kernel() as kernel:
+        mount = await kernel.mount(Slow())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kernel.unmount, mount)
+            await wait_all_tasks_blocked()
+            await kernel.unmount(mount, MNT_FORCE)
+            go_on.set()
+        assert not kernel.mounts
+
+
+async def test_vnodes_that_die_while_force_waits_for_another(autojump_clock: MockClock) -> None:
+    async with Kernel() as kernel:
+        mount = await kernel.mount(TmpFs(uid=0, gid=0))
+        caller = Caller(mount)
+        locked, dying = caller.create(mount.root, b"a"), caller.create(mount.root, b"b")
+        caller.remove(mount.root, b"b")
+        await locked.lock.exclusive()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kernel.unmount, mount, MNT_FORCE)
+            await wait_all_tasks_blocked()
+            await vrele(dying)
+            assert dying.is_dead
+            locked.lock.release()
+        assert locked.is_dead
+        assert len(kernel.free_list) == 0
+
+
 async def test_leaving_the_kernel_unmounts_youngest_first() -> None:
     heard: list[str] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from errno import (
     EEXIST,
@@ -410,6 +411,21 @@ def test_readdir_offsets_survive_changes(root: Caller) -> None:
         step += 1
     assert len(seen) == len(set(seen))
     assert names - removed <= set(seen)
+
+
+def test_directory_does_not_grow_with_what_has_left(root: Caller) -> None:
+    def churn() -> int:
+        for i in range(3000):
+            root.put(root.create(root.root, b"f%d" % i))
+            root.remove(root.root, b"f%d" % i)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        first = churn()
+        assert churn() - first < 50_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_readdir_plus_gives_references(root: Caller) -> None:

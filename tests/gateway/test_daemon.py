@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from syspuffs.gateway.daemon import Foreground
 
 COMMAND = """

@@ -1,6 +1,7 @@
 """The words behind -o."""
 
 import pytest
+
 from syspuffs.gateway.options import (
     HOST_GROUP,
     HostOptions,
@@ -41,14 +42,12 @@ def test_splits_words(values: list[str], words: list[tuple[str, str | None]]) ->
 def test_later_words_win() -> None:
     assert host("ro,rw").readonly is False
     assert host("rw", "ro").readonly is True
-    assert host("max_read=4096", "max_read=64K").max_read == 65536
     assert host("nosuid,suid").words == ("suid",)
     assert host("suid,dev,nosuid,noexec,exec").words == ("dev", "nosuid")
 
 
 def test_defaults_leave_the_host_alone() -> None:
     assert host() == HostOptions()
-    assert host().max_read == host().max_write == 1 << 20
 
 
 def test_each_cache_has_its_switch() -> None:
@@ -89,9 +88,6 @@ def test_words_for_readers_of_fstab_are_dropped() -> None:
         ("uid=me", "option 'uid=me': 'me' is no whole number"),
         ("uid=-1", "option 'uid=-1': '-1' is no whole number"),
         ("umask=9", "option 'umask=9': '9' are no permission bits in octal, such as 022"),
-        ("max_read=1", "option 'max_read=1': must be from 4096 to 1048576 octets"),
-        ("max_write=2M", "option 'max_write=2M': must be from 4096 to 1048576 octets"),
-        ("max_write=x", "option 'max_write=x': 'x' is no size, such as 65536, 64K or 1M"),
         (
             "subtype=nfs",
             "option 'subtype=nfs': the type of a mount is the trace of its elements "

@@ -3,6 +3,7 @@
 from contextlib import AsyncExitStack
 
 import pytest
+
 from syspuffs.gateway.stack import (
     TMPFS_GROUP,
     TYPENAME_MAX,
@@ -127,15 +128,15 @@ def ground(special: str = "none", **tmpfs: object) -> Ground:
 
 @pytest.mark.parametrize("text", ["puffs|p2k|tmpfs", "puffs|p2k|puffs|p2k|puffs|p2k|tmpfs"])
 async def test_builds_what_was_asked_for(text: str) -> None:
-    async with built(parse_stack(text), ground("a|b")) as server:
-        assert "puffs|" + server.kargs.typename == text
-        assert server.kargs.mntfromname == b"a|b"
+    async with built(parse_stack(text), ground("a|b")) as stack:
+        assert "puffs|" + stack.server.kargs.typename == text
+        assert stack.server.kargs.mntfromname == b"a|b"
 
 
 async def test_settings_reach_the_bottom() -> None:
-    stack = parse_stack("puffs|p2k|puffs|p2k|tmpfs")
-    async with built(stack, ground(size_limit=1 << 20, nodes_limit=17)) as server:
-        state = await server.statvfs()
+    elements = parse_stack("puffs|p2k|puffs|p2k|tmpfs")
+    async with built(elements, ground(size_limit=1 << 20, nodes_limit=17)) as stack:
+        state = await stack.server.statvfs()
         assert state.blocks * state.frsize == 1 << 20
         assert state.files == 17
 

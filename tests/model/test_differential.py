@@ -90,8 +90,8 @@ def _short(value: object) -> str:
     return text if len(text) < 80 else text[:77] + "..."
 
 
-def test_same_as_the_host(stack: Stack, mounts: Mounts, request: pytest.FixtureRequest) -> None:
-    examples, length = (40, 30) if stack.command else (60, 40)
+def test_same_as_the_host(stack: Stack, mounts: Mounts, tmp_path: Path) -> None:
+    examples, length = (30, 30) if stack.command else (40, 40)
 
     @settings(
         max_examples=examples * FACTOR,
@@ -100,7 +100,7 @@ def test_same_as_the_host(stack: Stack, mounts: Mounts, request: pytest.FixtureR
     )
     @given(sequence=operations(stack.lacks, length))
     def example(sequence: list[Operation]) -> None:
-        place = Path(tempfile.mkdtemp(prefix="model-"))
+        place = Path(tempfile.mkdtemp(dir=tmp_path))
         try:
             trio.run(compare, stack, mounts, place, sequence)
         finally:

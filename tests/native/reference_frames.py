@@ -1,6 +1,6 @@
 """puffs frames in plain Python: what the C codec must do, octet for octet.
 
-Written from the layout in native/frames.py and frames.c, field by field, with `struct`; it has
+Written from the layout in native/frames.py and frame_ops.c, field by field, with `struct`; it has
 the same functions, so that a test can put one beside the other.
 """
 
@@ -234,10 +234,14 @@ def get_vattr(r: Reader) -> Vattr:
 
 
 VATTR: Field = (put_vattr, get_vattr)
-VATTR_TTL: Field = (
-    lambda w, v: (put_vattr(w, v[0]), OFFSET[0](w, v[1])) and None,
-    lambda r: (get_vattr(r), OFFSET[1](r)),
-)
+
+
+def put_vattr_ttl(w: Writer, result: tuple[Vattr, int]) -> None:
+    put_vattr(w, result[0])
+    OFFSET[0](w, result[1])
+
+
+VATTR_TTL: Field = (put_vattr_ttl, lambda r: (get_vattr(r), OFFSET[1](r)))
 
 
 def put_newinfo(w: Writer, info: Newinfo) -> None:

@@ -106,7 +106,7 @@ statvfs = st.builds(Statvfs, *(u64 for _ in Statvfs._fields))
 _TIMES = st.one_of(st.tuples(u32, u32), st.just((None, None)), st.tuples(u32, st.none()))
 _OWNER = st.one_of(st.tuples(u32, u32), st.just((None, None)), st.tuples(st.none(), u32))
 attrs = st.builds(
-    lambda size, owner, mode, times: Attrs(size, *owner, mode, *times),
+    lambda size, owner, mode, times: Attrs(size, owner[0], owner[1], mode, times[0], times[1]),
     _optional(positive),
     _OWNER,
     _optional(u32),

@@ -15,8 +15,8 @@ from syspuffs.native.errors import ProtocolError
 from . import reference_sftp as reference
 from .strategies import attrs, number, octets, positive, u32
 
-few = settings(max_examples=25, deadline=None)
-many = settings(max_examples=120, deadline=None)
+few = settings(max_examples=15, deadline=None)
+many = settings(max_examples=80, deadline=None)
 
 path = st.one_of(octets(0, 33900, b"\0"), octets(1, 300, b"\0"))
 handle = octets(0, 256)

@@ -23,7 +23,6 @@ LIMITS: Final = {
     "exact_nlink_dir": "ext4 and SFTP servers count sub-directories each in its own way",
     "readonly": "this place cannot be mounted read-only",
     "origin": "this stack has no directory of the host behind it",
-    "host": "no host kernel stands above this stack",
 }
 """Capability -> why a stack may lack it."""
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 def error_name(number: int | None) -> str:
     """Return "ENOENT" and the like."""
-    return "no errno" if number is None else errno.errorcode.get(number, str(number))
+    return "success" if number is None else errno.errorcode.get(number, str(number))
 
 
 @contextmanager

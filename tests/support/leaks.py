@@ -113,9 +113,13 @@ def _threads() -> set[str]:
 
 
 class Snapshot:
-    """What there is before a test; `leaks` tells what has come since."""
+    """What there is before a test; `leaks` tells what has come since.
 
-    def __init__(self) -> None:
+    Of mounts only those below `place` count: others use the machine, too.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._place = str(place) + "/"
         self._descriptors = _descriptors()
         self._threads = _threads()
         self._children = set(descendants(os.getpid()))
@@ -145,6 +149,7 @@ class Snapshot:
         lines += [
             f"mount left behind: {point}"
             for point in sorted(fuse_mounts() - self._mounts - allowed.mounts)
+            if point.startswith(self._place)
         ]
         lines += [
             f"descriptor left open: {fd} -> {text}"

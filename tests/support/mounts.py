@@ -257,7 +257,7 @@ class Mounts:
         trace: TracebackType | None,
     ) -> None:
         troubles = []
-        for name, made in self._mounted.items():
+        for name, made in list(self._mounted.items()):
             try:
                 made.close()
             except AssertionError as error:
@@ -279,7 +279,7 @@ class Mounts:
             ALLOWED.add_process(sshd.pid)
         return self._sshd
 
-    def ground(self, name: str, *extra: str, remote: bool = True) -> Ground:
+    def ground(self, *extra: str, remote: bool = True) -> Ground:
         """Return fresh ground for a mount, with an empty directory behind the server."""
         self._serial += 1
         place = self._place / f"{self._serial}"
@@ -291,18 +291,28 @@ class Mounts:
 
     def get(self, name: str, command: MountCommand) -> Mounted:
         """Return the mount of this name, made anew if it does not answer any more."""
+        made = self.find(name)
+        if made is None:
+            made = self.add(name, command, self.ground(remote=command.remote))
+        return made
+
+    def find(self, name: str) -> Mounted | None:
+        """Return the mount of this name if there is one that answers."""
         made = self._mounted.get(name)
         if made is not None and not made.alive():
             del self._mounted[name]
             ALLOWED.mounts.discard(str(made.point))
             made.destroy()
             made = None
-        if made is None:
-            made = mount(command, self.ground(name, remote=command.remote))
-            self._mounted[name] = made
-            ALLOWED.mounts.add(str(made.point))
-            for pid in made.pids:
-                ALLOWED.add_process(pid)
+        return made
+
+    def add(self, name: str, command: MountCommand, ground: Ground) -> Mounted:
+        """Make a mount of this name, which all may use from then on."""
+        made = mount(command, ground)
+        self._mounted[name] = made
+        ALLOWED.mounts.add(str(made.point))
+        for pid in made.pids:
+            ALLOWED.add_process(pid)
         return made
 
     @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ import trio
 from syspuffs.emul.kernel import Kernel
 from syspuffs.emul.tmpfs import TmpFs
 from syspuffs.layers.p2k import p2k_over
+from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, mount_psshfs
 from syspuffs.layers.puffs import puffs_over, puffs_over_socket, serve
 
 from .capabilities import SFTP_LACKS
@@ -26,6 +27,7 @@ from .host import OsTarget
 from .kernel import VfsTarget
 from .mounts import Ground, MountCommand, python_command, words
 from .server import ServerTarget
+from .sshd import find_sftp_server
 from .target import Target
 
 Fill = Callable[[Target], Awaitable[None]]
@@ -36,13 +38,18 @@ Build = Callable[[Path, Fill | None], AbstractAsyncContextManager[Target]]
 
 @dataclass(frozen=True)
 class Stack:
-    """One stack under test. Exactly one of `build` and `command` is there."""
+    """One stack under test. Exactly one of `build` and `command` is there.
+
+    A `brief` one differs from another only in how it is put together, and is spared the tests
+    that cannot tell the two apart.
+    """
 
     name: str
     lacks: frozenset[str] = frozenset()
     build: Build | None = None
     command: MountCommand | None = None
     marks: tuple[pytest.MarkDecorator, ...] = ()
+    brief: bool = False
 
 
 @asynccontextmanager
@@ -112,6 +119,59 @@ async def p2k_puffs_socket_p2k_tmpfs(place: Path, fill: Fill | None) -> AsyncIte
             await outer.unmount(0)
 
 
+@asynccontextmanager
+async def _psshfs_server(origin: Path, *, ro: bool) -> AsyncIterator[Psshfs]:
+    """psshfs on OpenSSH's sftp-server on this machine, without SSH."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            process = await trio.lowlevel.open_process(
+                [find_sftp_server()], stdin=theirs, stdout=theirs
+            )
+        try:
+            options = PsshfsOptions(ro=ro)
+            async with mount_psshfs(ours, bytes(origin), options) as server:
+                yield server
+        finally:
+            ours.close()
+            with trio.CancelScope(shield=True), trio.fail_after(10):
+                await process.wait()
+
+
+async def _new_origin(place: Path, fill: Fill | None) -> Path:
+    origin = place / "origin"
+    origin.mkdir()
+    if fill is not None:
+        await fill(OsTarget(bytes(origin)))
+    return origin
+
+
+@asynccontextmanager
+async def psshfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """psshfs as a file server."""
+    origin = await _new_origin(place, fill)
+    async with _psshfs_server(origin, ro=fill is not None) as server:
+        target = ServerTarget(server)
+        target.origin = origin
+        yield target
+        await server.unmount(0)
+
+
+@asynccontextmanager
+async def p2k_puffs_psshfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """The full chain, without the host at the one end and SSH at the other."""
+    origin = await _new_origin(place, fill)
+    async with (
+        _psshfs_server(origin, ro=False) as server,
+        puffs_over(server) as fs,
+        p2k_over(fs, rdonly=fill is not None) as outer,
+    ):
+        target = ServerTarget(outer)
+        target.origin = origin
+        yield target
+        await outer.unmount(0)
+
+
 def _mount_psshfs(ground: Ground) -> list[str]:
     options = words(ground.options + ground.ssh_options)
     return [*python_command("mount_psshfs"), *options, ground.special, str(ground.point)]
@@ -133,6 +193,10 @@ def _mount_whole_stack(ground: Ground) -> list[str]:
     return [*argv, ground.special, str(ground.point)]
 
 
+def _mount_whole_stack_nocache(ground: Ground) -> list[str]:
+    return _mount_whole_stack(replace(ground, extra=(*ground.extra, "nocache")))
+
+
 def _syspuffs_mount_psshfs(ground: Ground) -> list[str]:
     inner = [*python_command("mount_psshfs"), *words(ground.ssh_options)]
     argv = [*python_command("syspuffs"), *words(ground.options), "--", *inner]
@@ -143,22 +207,37 @@ PSSHFS: Final = MountCommand("puffs|psshfs", _mount_psshfs)
 PSSHFS_BY_SSH: Final = MountCommand("puffs|psshfs", _mount_psshfs_by_ssh)
 TMPFS: Final = MountCommand("puffs|p2k|tmpfs", _mount_tmpfs, remote=False)
 WHOLE_STACK: Final = MountCommand("puffs|p2k|puffs|psshfs", _mount_whole_stack)
+WHOLE_STACK_NOCACHE: Final = MountCommand("puffs|p2k|puffs|psshfs", _mount_whole_stack_nocache)
 SYSPUFFS: Final = MountCommand("puffs|p2k|puffs|psshfs", _syspuffs_mount_psshfs)
 
 _FUSE = (pytest.mark.fuse,)
 _FUSE_SSHD = (pytest.mark.fuse, pytest.mark.sshd)
 _NO_ORIGIN: Final = frozenset({"origin"})
-_IN_PROCESS: Final = frozenset({"host", "origin"})
 
 STACKS: Final = (
     Stack("host", build=host_directory, lacks=frozenset({"exact_nlink_dir", "readonly", "origin"})),
-    Stack("tmpfs", build=tmpfs, lacks=_IN_PROCESS),
-    Stack("p2k|tmpfs", build=p2k_tmpfs, lacks=_IN_PROCESS),
-    Stack("p2k|puffs|p2k|tmpfs", build=p2k_puffs_p2k_tmpfs, lacks=_IN_PROCESS),
-    Stack("p2k|puffs|socket|p2k|tmpfs", build=p2k_puffs_socket_p2k_tmpfs, lacks=_IN_PROCESS),
-    Stack("mount:puffs|p2k|tmpfs", command=TMPFS, lacks=_NO_ORIGIN, marks=_FUSE),
+    Stack("tmpfs", build=tmpfs, lacks=_NO_ORIGIN),
+    Stack("p2k|tmpfs", build=p2k_tmpfs, lacks=_NO_ORIGIN),
+    Stack("p2k|puffs|p2k|tmpfs", build=p2k_puffs_p2k_tmpfs, lacks=_NO_ORIGIN),
+    Stack("p2k|puffs|socket|p2k|tmpfs", build=p2k_puffs_socket_p2k_tmpfs, lacks=_NO_ORIGIN),
+    Stack("psshfs", build=psshfs, lacks=SFTP_LACKS),
+    Stack("p2k|puffs|psshfs", build=p2k_puffs_psshfs, lacks=SFTP_LACKS),
+    Stack("mount:puffs|p2k|tmpfs", command=TMPFS, lacks=_NO_ORIGIN | {"readonly"}, marks=_FUSE),
     Stack("mount:puffs|psshfs", command=PSSHFS, lacks=SFTP_LACKS, marks=_FUSE_SSHD),
-    Stack("mount:puffs|psshfs:ssh", command=PSSHFS_BY_SSH, lacks=SFTP_LACKS, marks=_FUSE_SSHD),
     Stack("mount:puffs|p2k|puffs|psshfs", command=WHOLE_STACK, lacks=SFTP_LACKS, marks=_FUSE_SSHD),
-    Stack("mount:syspuffs", command=SYSPUFFS, lacks=SFTP_LACKS, marks=_FUSE_SSHD),
+    Stack(
+        "mount:puffs|psshfs:ssh",
+        command=PSSHFS_BY_SSH,
+        lacks=SFTP_LACKS,
+        marks=_FUSE_SSHD,
+        brief=True,
+    ),
+    Stack(
+        "mount:puffs|p2k|puffs|psshfs:nocache",
+        command=WHOLE_STACK_NOCACHE,
+        lacks=SFTP_LACKS,
+        marks=_FUSE_SSHD,
+        brief=True,
+    ),
+    Stack("mount:syspuffs", command=SYSPUFFS, lacks=SFTP_LACKS, marks=_FUSE_SSHD, brief=True),
 )

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from abc import ABC, abstractmethod
+from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, NoReturn
 
@@ -137,7 +138,9 @@ class DirStream(ABC):
 
 
 class Target(ABC):
-    """A tree under test."""
+    """A tree under test. `origin` is the directory of the host behind it, where there is one."""
+
+    origin: Path | None = None
 
     @abstractmethod
     async def open(self, path: bytes, flags: int, mode: int = 0o666) -> File: ...

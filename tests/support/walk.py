@@ -114,23 +114,35 @@ class Found(Generic[N]):
     """
 
     def __init__(
-        self, target: WalkTarget[N], parent: N, name: bytes, node: N | None, slash: bool
+        self,
+        target: WalkTarget[N],
+        parent: N,
+        name: bytes,
+        node: N | None,
+        slash: bool,
+        *,
+        walked: bool = True,
     ) -> None:
         self._target = target
         self.parent = parent
         self.name = name
         self.node = node
         self.slash = slash
-        self._walked = target.changes
+        self._walked = target.changes if walked else -1
 
     async def settle(self) -> None:
-        """Look the last name up again if anything has changed; for who has locked the parent."""
+        """Look the last name up if that has not been done since the last change.
+
+        For who has locked the parent. Errors: ENAMETOOLONG.
+        """
         target = self._target
-        if target.changes != self._walked and not self.special:
-            before, self.node = self.node, None
-            if before is not None:
-                await target.put(before)
-            self.node = await target.node_lookup(self.parent, self.name)
+        if self._walked == target.changes:
+            return
+        before, self.node = self.node, None
+        if before is not None:
+            await target.put(before)
+        self.node = await target.component(self.parent, self.name)
+        self._walked = target.changes
 
     @property
     def special(self) -> bool:
@@ -374,8 +386,8 @@ class WalkTarget(Target, Generic[N]):
     async def namei(self, path: bytes, *, follow: bool, name: bool = False) -> Found[N]:
         """Walk `path`; the last component may be missing. `follow`: also a link at the end.
 
-        `name`: the last name is meant, not what it stands for: a slash behind it neither follows
-        a link nor asks for a directory.
+        `name`: the last name is meant, not what it stands for. It is not looked up yet (`settle`
+        does that), and a slash behind it neither follows a link nor asks for a directory.
         """
         if len(path) >= PATH_MAX:
             fail(errno.ENAMETOOLONG)
@@ -387,18 +399,13 @@ class WalkTarget(Target, Generic[N]):
         try:
             while todo:
                 last = todo.pop()
-                if last == b"." or (last == b".." and parent is self.root):
-                    node = self.hold(parent)
-                elif len(last) > NAME_MAX:
-                    fail(errno.ENAMETOOLONG)
-                else:
-                    node = await self.node_lookup(parent, last)
+                if name and not todo:
+                    return Found(self, parent, last, None, slash, walked=False)
+                node = await self.component(parent, last)
                 if node is None:
                     if todo:
                         fail(errno.ENOENT)
                     return Found(self, parent, last, None, slash)
-                if name and not todo:
-                    return Found(self, parent, last, node, slash)
                 if node.vtype == Vtype.VLNK and (todo or follow or slash):
                     links += 1
                     if links > MAX_LINKS:
@@ -425,6 +432,14 @@ class WalkTarget(Target, Generic[N]):
             await self.put(parent)
             raise
 
+    async def component(self, parent: N, name: bytes) -> N | None:
+        """Return the node of one name, also of "." and "..", with a reference."""
+        if name == b"." or (name == b".." and parent is self.root):
+            return self.hold(parent)
+        if len(name) > NAME_MAX:
+            fail(errno.ENAMETOOLONG)
+        return await self.node_lookup(parent, name)
+
     async def _dir(self, path: bytes) -> Found[N]:
         found = await self.namei(path, follow=True)
         if found.node is None or found.node.vtype != Vtype.VDIR:
@@ -443,6 +458,10 @@ class WalkTarget(Target, Generic[N]):
         if flags & os.O_APPEND:
             opening |= FAPPEND
         exclusive = flags & os.O_CREAT and flags & os.O_EXCL
+        if flags & os.O_CREAT and path.endswith(b"/"):
+            async with await self.namei(path, follow=False, name=True) as found:
+                if not found.special:
+                    fail(errno.EISDIR)  # whatever is there, if anything
         while True:
             follow = not (exclusive or flags & os.O_NOFOLLOW)
             async with await self.namei(path, follow=follow) as found:
@@ -468,13 +487,13 @@ class WalkTarget(Target, Generic[N]):
                 if node.vtype == Vtype.VLNK:
                     fail(errno.ELOOP)
                 if node.vtype == Vtype.VDIR:
-                    if access != os.O_RDONLY or flags & os.O_CREAT:
+                    if access != os.O_RDONLY or flags & (os.O_CREAT | os.O_TRUNC):
                         fail(errno.EISDIR)
                 elif flags & os.O_DIRECTORY:
                     fail(errno.ENOTDIR)
                 elif node.vtype != Vtype.VREG:
                     fail(errno.ENXIO)  # devices and fifos are the host kernel's business
-                truncate = bool(flags & os.O_TRUNC and opening & FWRITE)
+                truncate = bool(flags & os.O_TRUNC)  # Linux does so also for reading
                 return await self._opened(self.hold(node), opening, truncate=truncate)
 
     async def _opened(self, node: N, mode: int, *, truncate: bool) -> WalkFile[N]:
@@ -587,41 +606,47 @@ class WalkTarget(Target, Generic[N]):
 
     @system_call
     async def link(self, old: bytes, new: bytes) -> None:
-        async with (
-            await self.namei(old, follow=False) as source,
-            await self.namei(new, follow=False, name=True) as place,
-            self.modifying(place),
-        ):
+        async with await self.namei(old, follow=False) as source:
             node = source.there()
-            place.missing()
-            if node.vtype == Vtype.VDIR:
-                fail(errno.EPERM)
-            await self.node_link(place.parent, node, place.name)
+            async with (
+                await self.namei(new, follow=False, name=True) as place,
+                self.modifying(place),
+            ):
+                place.missing()
+                if node.vtype == Vtype.VDIR:
+                    fail(errno.EPERM)
+                await self.node_link(place.parent, node, place.name)
 
     @system_call
     async def rename(self, old: bytes, new: bytes) -> None:
         async with (
             await self.namei(old, follow=False, name=True) as source,
             await self.namei(new, follow=False, name=True) as place,
-            self.modifying(source, place),
         ):
             if source.special or place.special:
                 fail(errno.EBUSY)
-            node, victim = source.there(), place.node
-            if node.vtype != Vtype.VDIR and (source.slash or place.slash):
+            async with self.locked(source.parent, place.parent):
+                await source.settle()
+                source.there()
+                await place.settle()
+                await self._rename(source, place)
+                self.changes += 1
+
+    async def _rename(self, source: Found[N], place: Found[N]) -> None:
+        """Rename what was looked up. Entry: both directories locked."""
+        node, victim = source.there(), place.node
+        if node.vtype != Vtype.VDIR and (source.slash or place.slash):
+            fail(errno.ENOTDIR)
+        if victim is node:
+            return
+        if victim is not None:
+            if node.vtype == Vtype.VDIR and victim.vtype != Vtype.VDIR:
+                await self._refuse_subtree(node, place.parent)
                 fail(errno.ENOTDIR)
-            if victim is node:
-                return
-            if victim is not None:
-                if node.vtype == Vtype.VDIR and victim.vtype != Vtype.VDIR:
-                    await self._refuse_subtree(node, place.parent)
-                    fail(errno.ENOTDIR)
-                if node.vtype != Vtype.VDIR and victim.vtype == Vtype.VDIR:
-                    await self._refuse_ancestor(victim, source.parent)
-                    fail(errno.EISDIR)
-            await self.node_rename(
-                source.parent, node, source.name, place.parent, victim, place.name
-            )
+            if node.vtype != Vtype.VDIR and victim.vtype == Vtype.VDIR:
+                await self._refuse_ancestor(victim, source.parent)
+                fail(errno.EISDIR)
+        await self.node_rename(source.parent, node, source.name, place.parent, victim, place.name)
 
     async def _is_below(self, node: N, top: N) -> bool:
         """Return whether `node` is `top` or below it, by the names ".."."""

@@ -127,7 +127,11 @@ async def look(server: Psshfs, path: bytes) -> Newinfo:
 
 
 async def make(
-    server: Psshfs, name: bytes, content: bytes = b"", *, mode: int = 0o644,
+    server: Psshfs,
+    name: bytes,
+    content: bytes = b"",
+    *,
+    mode: int = 0o644,
     directory: Cookie | None = None,
 ) -> Newinfo:
     """Create a file as a program does: create, open, write, flush, close."""
@@ -195,9 +199,7 @@ def packet(kind: int, number: int, body: bytes = b"") -> bytes:
 
 
 def status(number: int, code: int, message: bytes = b"said so") -> bytes:
-    return packet(
-        sftp.FXP_STATUS, number, struct.pack(">I", code) + string(message) + string(b"")
-    )
+    return packet(sftp.FXP_STATUS, number, struct.pack(">I", code) + string(message) + string(b""))
 
 
 def attrs(size: int = 0, mode: int = 0o100644, mtime: int = 1000) -> bytes:
@@ -212,22 +214,22 @@ def names(*entries: tuple[bytes, bytes]) -> bytes:
 
 
 VERSION = struct.pack(">IBI", 5, sftp.FXP_VERSION, 3)
-Handler = Callable[[int, int, bytes], bytes | None | Awaitable[bytes | None]]
+Handler = Callable[[int, int, bytes], bytes | Awaitable[bytes | None] | None]
 
 
 class Peer:
     """A server that greets as one should and leaves the rest to `handler`.
 
     `handler(kind, id, body)` returns octets to send, or None for silence. `seen` has the types
-    of all requests after the greeting. The root is "/".
+    of all requests after the greeting. The root is "/". The greeting takes `trip` seconds.
     """
 
-    def __init__(self, handler: Handler, *, version: bytes = VERSION) -> None:
+    def __init__(self, handler: Handler, *, version: bytes = VERSION, trip: float = 0.0) -> None:
         self.handler = handler
+        self.trip = trip
         self.version = version
         self.seen: list[int] = []
         self.stream: trio.SocketStream
-        self._greeting = 2
 
     async def run(self, end: socket.socket) -> None:
         self.stream = trio.SocketStream(trio.socket.from_stdlib_socket(end))
@@ -251,10 +253,10 @@ class Peer:
         if kind == sftp.FXP_INIT:
             return self.version
         number = struct.unpack_from(">I", whole, 1)[0]
-        if self._greeting:
-            self._greeting -= 1
-            if kind == sftp.FXP_REALPATH:
-                return packet(sftp.FXP_NAME, number, names((b"/", struct.pack(">I", 0))))
+        if kind == sftp.FXP_REALPATH:
+            await trio.sleep(self.trip)
+            return packet(sftp.FXP_NAME, number, names((b"/", struct.pack(">I", 0))))
+        if kind == sftp.FXP_STAT:
             return packet(sftp.FXP_ATTRS, number, attrs(mode=0o40755))
         self.seen.append(kind)
         answer = self.handler(kind, number, whole[5:])
@@ -265,11 +267,15 @@ class Peer:
 
 @asynccontextmanager
 async def scripted(
-    handler: Handler, *, options: PsshfsOptions | None = None, version: bytes = VERSION
+    handler: Handler,
+    *,
+    options: PsshfsOptions | None = None,
+    version: bytes = VERSION,
+    trip: float = 0.0,
 ) -> AsyncIterator[tuple[Psshfs, Peer]]:
     """Mount what a scripted peer serves."""
     near, far = socket.socketpair()
-    peer = Peer(handler, version=version)
+    peer = Peer(handler, version=version, trip=trip)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peer.run, far)

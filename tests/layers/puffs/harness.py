@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from syspuffs.emul.vnode import Vnode, vrecycle, vrele
 from syspuffs.layers.puffs import PuffsFs, puffs_over, puffs_over_socket, serve
 from syspuffs.native.constants import MAXMSGLEN_DEFAULT, FlushOp, KFlag, OpClass, VnOp, Vtype
 from syspuffs.native.frames import Header, decode_request, encode_reply
-from syspuffs.native.records import Cookie, Cred, Kargs, Newinfo, Vattr, lookup_cn
+from syspuffs.native.records import Buffer, Cookie, Cred, Kargs, Newinfo, Vattr, lookup_cn
 
 from .memserver import ALL_OPS, MemServer
 
@@ -124,7 +125,7 @@ class Peer:
         assert header.opclass & 0x07 == OpClass.ERROR, header
         return header.optype, header.cookie, args[1]
 
-    async def send(self, octets: bytes) -> None:
+    async def send(self, octets: Buffer) -> None:
         rest = memoryview(octets)
         while rest:
             rest = rest[await self._sock.send(rest) :]
@@ -165,6 +166,15 @@ async def played(kargs: Kargs | None = None) -> AsyncIterator[tuple[Mounted, Pee
             await trio.testing.wait_all_tasks_blocked()
     finally:
         peer.close()
+
+
+def shrink(m: Mounted) -> Any:
+    """Give the socket of `m` the smallest send buffer, soon full; return the putter."""
+    touser: Any = m.fs.touser
+    putter = touser._putter
+    with socket.socket(fileno=os.dup(putter._wfd)) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    return putter
 
 
 class Asked:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from errno import EEXIST, EINVAL, EISDIR, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY, ESTALE
+from errno import EEXIST, EINVAL, EIO, EISDIR, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY, ESTALE
 from itertools import count
 
 import trio
@@ -38,11 +38,7 @@ from syspuffs.native.records import (
     Vattr,
 )
 
-ALL_OPS = frozenset(
-    op
-    for op in VnOp
-    if hasattr(FileServer, op.name.lower())
-)
+ALL_OPS = frozenset(op for op in VnOp if hasattr(FileServer, op.name.lower()))
 SECOND = 10**9
 
 
@@ -79,6 +75,7 @@ class MemServer(FileServer):
         self.veto: VfsError | None = None
         self.setbacks: dict[str, int] = {}
         self.open_flags = 0
+        self.fail_read_at = -1
         self.pids: set[int] = set()
         self._cookies = count(100)
         self._inodes = count(2)
@@ -102,9 +99,7 @@ class MemServer(FileServer):
 
     def check_given_back(self) -> None:
         held = {
-            n.cookie: n.nlookup
-            for n in self.nodes.values()
-            if n.nlookup and n is not self.root
+            n.cookie: n.nlookup for n in self.nodes.values() if n.nlookup and n is not self.root
         }
         assert not held, f"lookups never given back: {held}"
 
@@ -161,9 +156,7 @@ class MemServer(FileServer):
         va = self._va(node)
         assert va.vtype is not None
         assert va.size is not None
-        return Newinfo(
-            node.cookie, va.vtype, va.size, va.rdev or 0, va, 3 * SECOND, 2 * SECOND
-        )
+        return Newinfo(node.cookie, va.vtype, va.size, va.rdev or 0, va, 3 * SECOND, 2 * SECOND)
 
     def _va(self, node: Node) -> Vattr:
         if node.va.vtype == Vtype.VREG:
@@ -347,11 +340,15 @@ class MemServer(FileServer):
         if va.size is not None:
             del node.data[va.size :]
             node.data.extend(bytes(va.size - len(node.data)))
-        node.va = Vattr(*[old if new is None else new for old, new in zip(node.va, va, strict=True)])
+        node.va = Vattr(
+            *[old if new is None else new for old, new in zip(node.va, va, strict=True)]
+        )
         return self._va(node), SECOND
 
     async def read(self, opc: Cookie, offset: int, resid: int, ioflag: int, cred: Cred) -> Buffer:
         await self._enter("read")
+        if offset == self.fail_read_at:
+            raise VfsError(EIO)
         return bytes(self.node(opc).data[offset : offset + resid])
 
     async def write(self, opc: Cookie, offset: int, data: Buffer, ioflag: int, cred: Cred) -> None:

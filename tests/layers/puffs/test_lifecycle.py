@@ -9,11 +9,22 @@ import trio
 import trio.testing
 
 from syspuffs.emul.vnode import vrele
-from syspuffs.native.constants import FLAG_FAF, FREAD, FSYNC_WAIT, FWRITE, KFlag, Setback, VnOp, Vtype
+from syspuffs.native.constants import (
+    FLAG_FAF,
+    FREAD,
+    FSYNC_WAIT,
+    FWRITE,
+    KFlag,
+    Setback,
+    VfsOp,
+    VnOp,
+    Vtype,
+)
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import Cookie, Newinfo, lookup_cn
 
-from .harness import CRED, DEATH, Asked, mounted, played
+from ...support.logs import LogWatch
+from .harness import CRED, DEATH, Asked, Client, mounted, played
 from .memserver import ALL_OPS, MemServer
 
 pytestmark = pytest.mark.logs(DEATH)
@@ -123,9 +134,7 @@ async def test_inactive_itself_may_say_that_no_name_is_left(way: str) -> None:
 async def test_setbacks_of_remove_reach_both_nodes(way: str) -> None:
     async with mounted(way) as m:
         d, vp = await m.mkdir(b"d"), await m.create(b"a")
-        await m.fs.rename(
-            m.root, vp, lookup_cn(b"a", CRED), d, None, lookup_cn(b"a", CRED)
-        )
+        await m.fs.rename(m.root, vp, lookup_cn(b"a", CRED), d, None, lookup_cn(b"a", CRED))
         m.server.setbacks["remove"] = Setback.INACT_N1 | Setback.INACT_N2
         await m.fs.remove(d, vp, lookup_cn(b"a", CRED))
         await m.give_up(vp)
@@ -265,6 +274,28 @@ async def test_an_unmount_without_an_answer_is_vetoed_by_time(
             await asked.wait()
         assert caught.value.errno == errno.ETIMEDOUT
         assert m.mount.is_alive
+
+
+async def test_the_end_of_a_server_that_was_unmounted_is_no_news(log_watch: LogWatch) -> None:
+    for _ in range(30):  # the scheduler shuffles the reply and the end of the stream
+        client = Client()
+        async with played() as (m, peer), trio.open_nursery() as nursery:
+            m.mount.set_client(client)
+            asked = Asked(nursery, lambda: m.fs.unmount(0))
+            header, _ = await peer.request(VfsOp.UNMOUNT)
+            await peer.reply(header, None)
+            peer.close()
+            await asked.wait()
+        assert client.unmount_requests == 0
+    assert log_watch.lines == []
+
+
+async def test_a_server_that_dies_over_its_unmount_is_unmounted() -> None:
+    async with played() as (m, peer), trio.open_nursery() as nursery:
+        asked = Asked(nursery, lambda: m.fs.unmount(0))
+        await peer.request(VfsOp.UNMOUNT)
+        peer.close()
+        await asked.wait()
 
 
 async def test_cookies_and_flags_of_the_mask() -> None:

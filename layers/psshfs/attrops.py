@@ -1,0 +1,121 @@
+"""The operations on attributes: getattr and setattr."""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from ...native import sftp
+from ...native.constants import Vtype
+from ...native.errors import VfsError
+from ...native.records import Cookie, Cred, Vattr
+from .attrcache import AttrCache
+from .errmap import StatusError
+from .node import SIZE_MAX, Node
+from .slot import ATTRS, STATUS
+
+
+class AttrOperations(AttrCache):
+    """The part of the server that tells and changes attributes."""
+
+    async def getattr(self, opc: Cookie, cred: Cred) -> tuple[Vattr, int]:
+        """Answer from the cache, else by LSTAT: one round trip."""
+        node = self.table.node(opc)
+        now = self.clock()
+        if now >= node.expiry:
+            await self.fetch(node)
+            return node.va, self.attr_ttl(node)
+        return node.va, node.expiry - now
+
+    async def setattr(self, opc: Cookie, va: Vattr, cred: Cred) -> tuple[Vattr, int]:
+        """Change by SETSTAT, and ask for the outcome in the same round trip.
+
+        Half of a pair (uid and gid, atime and mtime) is filled from the present attributes,
+        which costs one more round trip when they are old. Errors: EPERM for what only an owner
+        may do, EACCES for a truncation; EOPNOTSUPP for a mode of a symbolic link, and for
+        anything of it without lsetstat@openssh.com.
+        """
+        node = self.table.node(opc)
+        self.require_writable()
+        if va.size is not None:
+            self.regular(opc)
+            if va.size > SIZE_MAX:
+                raise VfsError(errno.EFBIG)
+        file = node.file
+        if file is not None and not file.writes.is_idle:
+            # Neither may a late write extend what was truncated, nor move a time that was set.
+            await file.writes.drain()
+        translator = self.translator
+        now = await self.present_va(node) if translator.needs_present(va) else None
+        attrs = translator.attrs(va, now)
+        if attrs == sftp.NO_ATTRS:
+            return await self.getattr(opc, cred)
+        if node.vtype == Vtype.VLNK and (attrs.mode is not None or not self.session.lsetstat):
+            raise VfsError(errno.EOPNOTSUPP, "SFTP cannot change a symbolic link so")
+        connection = self.connection
+        await self.ready(node)
+        handle = file.writer if file is not None else None
+        path = b"" if node.is_gone else self.table.path(node)
+        if node.is_gone and handle is None:
+            handle = file.handle if file is not None else None
+            if handle is None:
+                raise VfsError(errno.ESTALE, "the last name of the node is gone")
+        self._begin_change(node, va)
+        with connection.batch:
+            if handle is not None and (va.size is not None or node.is_gone):
+                changed = connection.submit(STATUS, sftp.fsetstat, handle, attrs)
+            elif node.vtype == Vtype.VLNK:
+                changed = connection.submit(STATUS, sftp.lsetstat, path, attrs)
+            else:
+                changed = connection.submit(STATUS, sftp.setstat, path, attrs)
+            stamp = self.table.changes
+            if path:
+                looked = connection.submit(ATTRS, sftp.lstat, path)
+            else:
+                looked = connection.submit(ATTRS, sftp.fstat, handle)
+        try:
+            await changed.after(looked)
+        except StatusError as exc:
+            by_owner = va.size is None
+            raise await self.refiner.changed(
+                exc, path or self.any_path(node), by_owner=by_owner
+            ) from None
+        after = await looked
+        if not _shows(after, attrs):
+            # A server that works on several requests at once may have looked too early.
+            stamp = self.table.changes
+            if path:
+                after = await connection.submit(ATTRS, sftp.lstat, path)
+            else:
+                after = await connection.submit(ATTRS, sftp.fstat, handle)
+        known = node.known_data
+        was_known = known is not None and (node.va.size, node.va.mtime) == known[:2]
+        is_modified = node.is_modified
+        node.is_modified = True  # what has changed is our doing
+        self.take_attrs(node, after, stamp)
+        if node.changed_at > stamp:
+            node.is_modified = True
+        elif was_known and not is_modified:
+            node.known_data = (node.va.size or 0, node.va.mtime or 0, self.wall())
+        return node.va, self.attr_ttl(node)
+
+    def _begin_change(self, node: Node, va: Vattr) -> None:
+        self.table.changed(node)
+        node.expiry = 0
+        if va.size is not None:
+            if node.file is not None:
+                node.file.drop_blocks()
+            node.va = node.va._replace(size=va.size, bytes=(va.size + 511) & ~511)
+            node.is_modified = True
+
+
+def _shows(after: sftp.Attrs, wanted: sftp.Attrs) -> bool:
+    """Tell whether attributes look as if the change had been made."""
+    return all(
+        want is None or have is None or (have ^ want) & mask == 0
+        for have, want, mask in zip(after, wanted, _SHOWN, strict=True)
+    )
+
+
+# A server may clear set-id and sticky bits of a mode: what remains must agree.
+_SHOWN: Final = (-1, -1, -1, 0o777, -1, -1)

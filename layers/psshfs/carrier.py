@@ -1,0 +1,126 @@
+"""The process that carries a stream, and the object that stands for both.
+
+Knows how a process is signalled, awaited and ended for sure; not what it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket as _socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import trio
+
+from .failure import ConnectError
+
+_SOCKET_BUFFER = 1 << 20
+LEAVE_TIME = 1.0
+"""Seconds for a program to exit by itself after its socket was closed."""
+_TERM_TIME = 2.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+
+@dataclass(frozen=True, slots=True)
+class SshOptions:
+    """How to reach the server; what is not set comes from the ssh configuration files."""
+
+    port: int | None = None
+    config_file: str | None = None
+    """`-F`: this file in place of the user's and the system's."""
+    options: Sequence[str] = ()
+    """`-o` options of ssh, each "Keyword=value" or "Keyword value"; the first of a keyword wins."""
+    compression: bool = False
+    ssh_command: str | None = None
+    """Run this in place of our own ssh; words are split as by a shell."""
+    sftp_server: str | None = None
+    """Run this program on this machine, without ssh; words are split as by a shell."""
+    password: str | None = field(default=None, repr=False)
+    """Given in advance (read from stdin, say); never shown, never on a command line."""
+
+
+class Stream:
+    """A connected stream. Made by `open_stream`, which also ends it.
+
+    `socket` is a plain non-blocking stream socket for use from trio; the stream owns it and
+    closes it. `failure` is None while the program lives, then says why it ended.
+    """
+
+    def __init__(
+        self,
+        socket: _socket.socket,
+        process: trio.Process,
+        program: str,
+        host: str,
+        *,
+        leads_group: bool = False,
+    ) -> None:
+        self.socket = socket
+        self.failure: ConnectError | None = None
+        self.process = process
+        self._leads_group = leads_group
+        self.program = program
+        self.host = host
+        self.description = program
+        self._dead = trio.Event()
+
+    @property
+    def pid(self) -> int:
+        """Give the process id of the program at the other end."""
+        return self.process.pid
+
+    def describe(self) -> str:
+        """Give one line for people: what carries the stream."""
+        return f"{self.description}, process {self.process.pid}"
+
+    async def wait_death(self) -> ConnectError:
+        """Wait until the program has ended and give the cause; any number of tasks may wait."""
+        await self._dead.wait()
+        assert self.failure is not None
+        return self.failure
+
+    async def explain_end(self) -> ConnectError:
+        """Give the cause after the socket has ended or broken; waits at most a few seconds.
+
+        A program that lingers although its socket is gone is terminated.
+        """
+        with trio.move_on_after(LEAVE_TIME):
+            return await self.wait_death()
+        await self.terminate()
+        return await self.wait_death()
+
+    def die(self, failure: ConnectError) -> None:
+        """Say why the program ended, which it has; the first cause counts."""
+        if self.failure is None:
+            self.failure = failure
+        self._dead.set()
+
+    async def terminate(self) -> None:
+        """End the program for sure, within `_TERM_TIME` and a moment."""
+        if self.process.returncode is not None:
+            return
+        self._signal(signal.SIGTERM)
+        with trio.move_on_after(_TERM_TIME):
+            await self.process.wait()
+            return
+        self._signal(signal.SIGKILL)
+        await self.process.wait()
+
+    def _signal(self, number: int) -> None:
+        if self._leads_group:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+
+
+def make_pair() -> tuple[_socket.socket, _socket.socket]:
+    """Give a connected pair, ours first; large buffers spare wake-ups when data streams."""
+    ours, theirs = _socket.socketpair()
+    for end in (ours, theirs):
+        for option in (_socket.SO_SNDBUF, _socket.SO_RCVBUF):
+            end.setsockopt(_socket.SOL_SOCKET, option, _SOCKET_BUFFER)
+    ours.setblocking(False)
+    return ours, theirs

@@ -1,0 +1,201 @@
+"""The operations that look at names: lookup, readdir, readlink."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import Final
+
+from ...native import sftp
+from ...native.constants import READDIR_PLUS, Vtype
+from ...native.errors import VfsError
+from ...native.records import Componentname, Cookie, Cred, Dirent, Newinfo
+from .attrcache import AttrCache
+from .attributes import vtype_of, with_vtype
+from .directory import DOT_OFFSET, DOTDOT_OFFSET, Entry, Listing
+from .errmap import StatusError
+from .node import TARGET_MAX, Node
+from .slot import ATTRS, ONE_NAME, Slot
+
+DIRENT_OVERHEAD: Final = 24
+"""What an entry counts for in `resid` of readdir besides its name, octets."""
+
+
+class LookOperations(AttrCache):
+    """The part of the server that finds and lists names."""
+
+    async def lookup(self, opc: Cookie, cn: Componentname) -> Newinfo:
+        """Answer from the node's or the directory's cache, else ask by LSTAT: one round trip."""
+        directory = self.table.directory(opc)
+        name = cn.name
+        now = self.clock()
+        if name == b"..":
+            return self.newinfo(directory.parent or directory, now)
+        children = directory.children
+        assert children is not None
+        child = children.get(name)
+        if child is not None and now < child.name_expiry:
+            return self.newinfo(child, now)
+        listing = directory.listing
+        if listing is not None and now < listing.expiry:
+            entry = listing.entries.get(name)
+            if entry is None:
+                return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=listing.expiry - now)
+            if entry.attrs is not None:
+                child = self.learn(
+                    directory, name, entry.attrs, listing.stamp, listing.expiry, entry
+                )
+                return self.newinfo(child, now)
+        child = await self._look(directory, name)
+        if child is None:
+            return Newinfo(Cookie(0), Vtype.VNON)
+        return self.newinfo(child, self.clock())
+
+    async def _look(self, directory: Node, name: bytes) -> Node | None:
+        """Ask the server for a name; return its node, None when there is no such name."""
+        connection = self.connection
+        children = directory.children
+        assert children is not None
+        while True:
+            await self.ready(directory, name)
+            child = children.get(name)
+            if child is not None and self.clock() < child.name_expiry:
+                return child  # the change that was waited for has made it
+            stamp = self.table.changes
+            path = self.table.path_of(directory, name)
+            try:
+                attrs = await connection.submit(ATTRS, sftp.lstat, path)
+            except StatusError as exc:
+                if exc.errno != errno.ENOENT:
+                    raise
+                child = children.get(name)
+                if child is not None:
+                    if child.changed_at > stamp:
+                        return child  # made by us while the question was under way
+                    self.forget_name(directory, name)
+                return None
+            if directory.changed_at > stamp and name not in children:
+                continue  # perhaps removed by us while the question was under way
+            return self.learn(directory, name, attrs, stamp, self.clock() + self.ttl)
+
+    async def readdir(
+        self, opc: Cookie, offset: int, resid: int, flags: int, cred: Cred
+    ) -> tuple[Sequence[Dirent], bool]:
+        """Answer from the directory's listing, which is fetched when a reader begins and it is
+        old; a reader under way goes on in the one that is there."""
+        directory = self.table.directory(opc)
+        listing = directory.listing
+        if (
+            listing is None
+            or not listing.is_loaded
+            or (offset == 0 and self.clock() >= listing.expiry)
+        ):
+            listing = await self.load(directory)
+        result: list[Dirent] = []
+        room = resid
+        if offset < DOT_OFFSET:
+            result.append(Dirent(directory.fileid, Vtype.VDIR, b".", DOT_OFFSET))
+            room -= DIRENT_OVERHEAD + 1
+        if offset < DOTDOT_OFFSET:
+            if result and room < DIRENT_OVERHEAD + 2:
+                return result, False
+            parent = directory.parent or directory
+            result.append(Dirent(parent.fileid, Vtype.VDIR, b"..", DOTDOT_OFFSET))
+            room -= DIRENT_OVERHEAD + 2
+        chosen: list[Entry] = []
+        is_end = True
+        for entry in listing.after(offset):
+            room -= DIRENT_OVERHEAD + len(entry.name)
+            if room < 0 and (chosen or result):
+                is_end = False
+                break
+            chosen.append(entry)
+            offset = entry.serial
+        if flags & READDIR_PLUS:
+            missing = [entry for entry in chosen if self._is_unknown(directory, entry)]
+            gone = await self._look_at_entries(directory, missing) if missing else ()
+            now = self.clock()
+            for entry in chosen:
+                if entry in gone:
+                    continue
+                child = self._entry_node(directory, listing, entry)
+                if child is None:
+                    continue
+                info = self.newinfo(child, now)
+                result.append(Dirent(child.fileid, info.vtype, entry.name, entry.serial, info))
+        else:
+            for entry in chosen:
+                kind: int | None = entry.vtype
+                if kind is None:
+                    child = (directory.children or {}).get(entry.name)
+                    kind = Vtype.VNON if child is None else child.vtype
+                result.append(Dirent(entry.fileid, kind or 0, entry.name, entry.serial))
+        if not result and not is_end:
+            # All that was chosen has vanished meanwhile, and an empty answer would be the end.
+            return await self.readdir(opc, offset, resid, flags, cred)
+        return result, is_end
+
+    def _is_unknown(self, directory: Node, entry: Entry) -> bool:
+        """Tell whether the server must be asked before an entry's node can be given out."""
+        if entry.attrs is not None:
+            return False
+        child = (directory.children or {}).get(entry.name)
+        return child is None
+
+    async def _look_at_entries(self, directory: Node, entries: list[Entry]) -> set[Entry]:
+        """Ask for the attributes that the listing left out, all at once; return vanished ones."""
+        connection = self.connection
+        asked: list[tuple[Entry, Slot[sftp.Attrs]]] = []
+        gone: set[Entry] = set()
+        stamp = self.table.changes
+        for entry in entries:
+            await self.ready(directory, entry.name)
+            path = self.table.path_of(directory, entry.name)
+            asked.append((entry, connection.submit(ATTRS, sftp.lstat, path)))
+        for entry, slot in asked:
+            try:
+                attrs = await slot
+            except StatusError:
+                gone.add(entry)
+                continue
+            if directory.changed_at <= stamp:
+                # A server that tells no type even now has a regular file there.
+                entry.attrs = attrs if vtype_of(attrs) else with_vtype(attrs, Vtype.VREG)
+            elif (directory.children or {}).get(entry.name) is None:
+                gone.add(entry)
+        return gone
+
+    def _entry_node(self, directory: Node, listing: Listing, entry: Entry) -> Node | None:
+        children = directory.children
+        assert children is not None
+        child = children.get(entry.name)
+        if child is not None and (
+            entry.attrs is None
+            or child.changed_at > listing.stamp
+            or child.expiry >= listing.expiry
+        ):
+            return child
+        if entry.attrs is None:
+            return None
+        return self.learn(directory, entry.name, entry.attrs, listing.stamp, listing.expiry, entry)
+
+    async def readlink(self, opc: Cookie, cred: Cred) -> bytes:
+        """Answer from the cache, else by READLINK: one round trip."""
+        node = self.table.node(opc)
+        if node.vtype != Vtype.VLNK:
+            raise VfsError(errno.EINVAL)
+        if node.target is not None and self.clock() < node.target_expiry:
+            return node.target
+        await self.ready(node)
+        try:
+            target = await self.connection.submit(ONE_NAME, sftp.readlink, self.table.path(node))
+        except StatusError as exc:
+            if exc.code == sftp.FX_BAD_MESSAGE:
+                raise VfsError(errno.EINVAL, exc.detail) from None
+            raise
+        if not target or b"\0" in target or len(target) > TARGET_MAX:
+            # No link can say that; the host would not take it either.
+            raise VfsError(errno.EIO, "the server's link target is none")
+        node.target = target
+        node.target_expiry = self.clock() + self.ttl
+        return target

@@ -1,0 +1,1 @@
+"""Fuzzers of the C codecs, in C, and the program that runs them."""
