@@ -11,7 +11,7 @@ from ...native.errors import VfsError
 from ...native.records import Cookie, Cred, Vattr
 from .attrcache import AttrCache
 from .errmap import StatusError
-from .node import SIZE_MAX, Node
+from .node import SIZE_MAX
 from .slot import ATTRS, STATUS
 
 
@@ -60,7 +60,10 @@ class AttrOperations(AttrCache):
             handle = file.handle if file is not None else None
             if handle is None:
                 raise VfsError(errno.ESTALE, "the last name of the node is gone")
-        self._begin_change(node, va)
+        self.table.changed(node)
+        node.expiry = 0
+        if va.size is not None and file is not None:
+            file.drop_blocks()
         with connection.batch:
             if handle is not None and (va.size is not None or node.is_gone):
                 changed = connection.submit(STATUS, sftp.fsetstat, handle, attrs)
@@ -81,32 +84,17 @@ class AttrOperations(AttrCache):
                 exc, path or self.any_path(node), by_owner=by_owner
             ) from None
         after = await looked
-        if not _shows(after, attrs):
-            # A server that works on several requests at once may have looked too early.
-            stamp = self.table.changes
-            if path:
-                after = await connection.submit(ATTRS, sftp.lstat, path)
-            else:
-                after = await connection.submit(ATTRS, sftp.fstat, handle)
-        known = node.known_data
-        was_known = known is not None and (node.va.size, node.va.mtime) == known[:2]
-        is_modified = node.is_modified
-        node.is_modified = True  # what has changed is our doing
-        self.take_attrs(node, after, stamp)
-        if node.changed_at > stamp:
-            node.is_modified = True
-        elif was_known and not is_modified:
-            node.known_data = (node.va.size or 0, node.va.mtime or 0, self.wall())
-        return node.va, self.attr_ttl(node)
-
-    def _begin_change(self, node: Node, va: Vattr) -> None:
-        self.table.changed(node)
-        node.expiry = 0
         if va.size is not None:
-            if node.file is not None:
-                node.file.drop_blocks()
             node.va = node.va._replace(size=va.size, bytes=(va.size + 511) & ~511)
+        if va.size is not None or va.mtime is not None:
+            # A new mtime is our doing, and whose change it hides nobody can tell.
             node.is_modified = True
+        if _shows(after, attrs):
+            self.take_attrs(node, after, stamp)
+        else:
+            # A server that works on several requests at once may have looked too early.
+            await self.fetch(node)
+        return node.va, self.attr_ttl(node)
 
 
 def _shows(after: sftp.Attrs, wanted: sftp.Attrs) -> bool:

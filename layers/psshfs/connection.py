@@ -96,6 +96,9 @@ class Connection:
         self._replies = 0
         self._received = 0
         self.waits = 0
+        """How often a task has waited for an answer."""
+        self.handles = 0
+        """SFTP handles that the server keeps open for us."""
         self.batch = self._outbox
         """`with connection.batch:` holds requests back, so that they leave in one call."""
         self.packet_max = PACKET_MAX
@@ -176,6 +179,7 @@ class Connection:
 
     def close_handle(self, handle: bytes) -> None:
         """Close an SFTP handle; nobody hears the answer. Does nothing on a dead connection."""
+        self.handles -= 1
         if not self.cause:
             slot = Slot(self, STATUS)
             slot.is_abandoned = True

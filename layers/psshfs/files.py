@@ -69,9 +69,8 @@ class FileOperations(AttrCache):
         file = self.open_file(node)
         if file.is_kept:
             file.keep_for(mode)
-            if not file.is_open and self.clock() < node.name_expiry:
-                file.count(mode, 1)
-                return OpenFlag.IO_KEEP, Setback.INACT_N1
+            file.count(mode, 1)
+            return OpenFlag.IO_KEEP, Setback.INACT_N1
         missing = 0
         if mode & FREAD and file.reader is None:
             missing |= FREAD
@@ -108,7 +107,7 @@ class FileOperations(AttrCache):
                 except StatusError as exc:
                     if exc.errno == errno.ENOENT:
                         self.lose(node)
-                    raise
+                    raise self.refiner.opened(exc) from None
                 try:
                     attrs = await looked
                 except BaseException:

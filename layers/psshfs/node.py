@@ -242,10 +242,12 @@ class NodeTable:
         assert target.children is not None
         self.drop_name(target, target_name)
         self.moves += 1
-        if source.children.pop(source_name, None) is not node:
+        if source.children.get(source_name) is not node:
+            self.drop_name(source, source_name)
             self.add_name(node, target, target_name)
             self.changed(node)
             return
+        del source.children[source_name]
         if node.parent is source and node.name == source_name:
             node.parent, node.name = target, target_name
         elif node.aliases:

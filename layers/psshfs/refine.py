@@ -62,6 +62,13 @@ class Refiner:
                 return VfsError(errno.ENOSPC, exc.detail)
         return exc
 
+    def opened(self, exc: StatusError) -> VfsError:
+        """Refine what open met: ENFILE when we have as many handles as the server has said."""
+        limit = self._session.max_handles
+        if exc.is_vague and limit and self._connection.handles >= limit:
+            return VfsError(errno.ENFILE, exc.detail)
+        return exc
+
     async def made(self, exc: StatusError, parent: bytes, path: bytes) -> VfsError:
         """Refine what create, mkdir, symlink or link in `parent` met: mostly EEXIST."""
         if exc.code == sftp.FX_BAD_MESSAGE:
@@ -72,7 +79,8 @@ class Refiner:
             return exc
         if await self._attrs(path) is not None:
             return VfsError(errno.EEXIST, exc.detail)
-        return await self._space(exc, parent)
+        error = await self._space(exc, parent)
+        return self.opened(exc) if error is exc else error
 
     async def linked(self, exc: StatusError, source: bytes, parent: bytes, path: bytes) -> VfsError:
         """Refine what link met: as `made`, and EXDEV between file systems of the server."""

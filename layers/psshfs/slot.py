@@ -169,6 +169,7 @@ class Slot(Generic[T]):
             raise RemoteProtocolError(f"packet type {kind} answers where {answer.type} would")
         elif self.is_abandoned:
             if kind == sftp.FXP_HANDLE:
+                self._connection.handles += 1
                 self._connection.close_handle(sftp.decode_handle(body))
         else:
             value = answer.decode(body)
@@ -180,6 +181,8 @@ class Slot(Generic[T]):
                     value = bytes(value)  # type: ignore[call-overload]
                 else:
                     loaned = True
+            elif kind == sftp.FXP_HANDLE:
+                self._connection.handles += 1
             self._value = value
         self.done = True
         self._wake()

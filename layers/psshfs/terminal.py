@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 
 _LINE_MAX = 4096
 
@@ -71,16 +72,19 @@ class Terminal:
                 self.asked()
 
     def _ask_tty(self, fd: int, prompt: str, echo: bool) -> str | None:
-        before = termios.tcgetattr(fd)
-        mode = termios.tcgetattr(fd)
+        try:
+            before, mode = termios.tcgetattr(fd), termios.tcgetattr(fd)
+        except termios.error:
+            return None
         if not echo:
             mode[3] &= ~(termios.ECHO | termios.ECHOE | termios.ECHOK | termios.ECHONL)
         mode[3] |= termios.ICANON | termios.ISIG
 
         def restore() -> None:
-            termios.tcsetattr(fd, termios.TCSAFLUSH, before)
-            if not echo:
-                os.write(fd, b"\n")
+            with suppress(OSError, termios.error):  # the terminal may be gone
+                termios.tcsetattr(fd, termios.TCSAFLUSH, before)
+                if not echo:
+                    os.write(fd, b"\n")
 
         # What ends or stops the job must leave a terminal that echoes. The handlers run in poll().
         def leave(number: int, frame: object) -> None:
@@ -94,15 +98,21 @@ class Terminal:
 
         caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
         handlers = [(number, signal.signal(number, leave)) for number in caught]
+        # The kernel may give a signal to any thread, and one of libuv's would not wake our poll().
+        woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        before_waker = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         try:
             termios.tcsetattr(fd, termios.TCSAFLUSH, mode)
             os.write(fd, prompt.encode())
-            self._wait(fd, restore)
+            self._wait(fd, restore, woken)
             line = os.read(fd, _LINE_MAX)
-        except OSError:
+        except (OSError, termios.error):
             return None
         finally:
             restore()
+            signal.set_wakeup_fd(before_waker)
+            os.close(woken)
+            os.close(waker)
             for number, handler in handlers:
                 signal.signal(number, handler)
         return _take_line(line)
@@ -127,16 +137,22 @@ class Terminal:
                 line += data
         return _take_line(line) if process.returncode == 0 else None
 
-    def _wait(self, fd: int, leave: Callable[[], None]) -> None:
-        """Wait until `fd` can be read; exit at once when nobody waits for us any more."""
+    def _wait(self, fd: int, leave: Callable[[], None], woken: int | None = None) -> None:
+        """Wait until `fd` can be read; exit at once when nobody waits for us any more.
+
+        `woken` becomes readable when a signal came; its handler runs between two turns.
+        """
         poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        poll.register(self._lifeline, select.POLLIN)
+        for one in (fd, self._lifeline, woken):
+            if one is not None:
+                poll.register(one, select.POLLIN)
         while True:
             ready = {number for number, _ in poll.poll()}
             if self._lifeline in ready:
                 leave()
                 os._exit(1)
+            if woken in ready and woken is not None:
+                os.read(woken, 64)
             if fd in ready:
                 return
 

@@ -5,9 +5,12 @@ operations into frames. The server half turns frames into operations of a FileSe
 
     putter      carries frames over a descriptor, knows nothing of files; what its end means
     touser      requests in flight, directly or over a putter; cancellation, late replies
-    kernel      the kernel half; nodes: which cookies it admits and what it gives back
+    kernel      the kernel half's operations
+    requests    how it asks and complains
+    nodes       which cookies it admits and what it gives back
     fromserver  flushes and unmounts that the server asks for
-    server      the server half; stream: its workers behind a putter
+    server      the server half
+    stream      its workers behind a putter
     join        the two put together
     comfd       the mount request that comes before the frames
 
@@ -30,7 +33,8 @@ from .comfd import (
     request_mount,
 )
 from .join import puffs_over, puffs_over_socket
-from .kernel import PuffsFs, Statistics
+from .kernel import PuffsFs
+from .requests import Statistics
 from .server import ServerHalf, ServerStatistics
 from .stream import StreamServer, serve
 

@@ -15,8 +15,9 @@ from ...native.errors import RemoteProtocolError, TransportClosed, TransportErro
 from ...native.records import Kargs
 from ..ops import FileServer
 from .fromserver import DirectUpcalls, FromServer
-from .kernel import UNMOUNT_WAIT, PuffsFs
+from .kernel import PuffsFs
 from .putter import Putter
+from .requests import UNMOUNT_WAIT
 from .server import ServerHalf
 from .touser import DirectTouser, QueueTouser
 

@@ -41,7 +41,7 @@ _path = st.one_of(
     _short.map(lambda path: path + b"/" + TOO_LONG),
 )
 _target = st.one_of(_names, _names.map(lambda path: b"../" + path), st.just(b"t" * 300))
-_mode = st.sampled_from([0o644, 0o600, 0o755, 0o000, 0o4711])
+_mode = st.sampled_from([0o644, 0o600, 0o755, 0o4711, 0o000 if os.geteuid() == 0 else 0o700])
 _offset = st.one_of(st.integers(0, 20), st.sampled_from([4_095, 4_096, 65_536, 100_000]))
 _length = st.one_of(st.integers(0, 20), st.sampled_from([4_096, 5_000, 70_000]))
 _slot = st.integers(0, SLOTS - 1)
@@ -99,11 +99,11 @@ _COMMON: Final = [
     _op("lstat", _path),
     _op("listdir", _path),
     _op("chmod", _short, _mode),
-    _op("chown", _short, st.integers(-1, 5), st.integers(-1, 5), st.booleans()),
     _op("utimens", _short, _time, _time, st.booleans()),
     _op("truncate", _path, _offset),
 ]
 _LINK: Final = [_op("link", _path, _path), _op("link", _short, _short)]
+_CHOWN: Final = [_op("chown", _short, st.integers(-1, 5), st.integers(-1, 5), st.booleans())]
 _SPECIAL: Final = [
     _op("mknod", _path, st.sampled_from([stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFREG]), _mode)
 ]
@@ -114,6 +114,8 @@ def operations(lacks: frozenset[str], longest: int) -> st.SearchStrategy[list[Op
     possible = list(_COMMON)
     if "inode" not in lacks:
         possible += _LINK
+    if "chown" not in lacks:
+        possible += _CHOWN
     if "special" not in lacks:
         possible += _SPECIAL
     return st.lists(st.one_of(possible), min_size=longest // 2, max_size=longest)

@@ -6,6 +6,7 @@ are limits of SFTP version 3 or of the place where the stack runs, never of ours
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Final
 
@@ -19,7 +20,8 @@ LIMITS: Final = {
     "ctime": "SFTP version 3 does not carry the time of the last change of attributes",
     "ns_times": "SFTP version 3 carries times in whole seconds",
     "wide_times": "SFTP version 3 carries times as unsigned 32 bit numbers",
-    "caller_ids": "an SFTP login has one identity: new files belong to the login user",
+    "chown": "only root gives files away; these tests run as a user",
+    "devices": "only root makes device nodes; these tests run as a user",
     "exact_nlink_dir": "ext4 and SFTP servers count sub-directories each in its own way",
     "readonly": "this place cannot be mounted read-only",
     "origin": "this stack has no directory of the host behind it",
@@ -35,10 +37,13 @@ SFTP_LACKS: Final = frozenset(
         "ctime",
         "ns_times",
         "wide_times",
-        "caller_ids",
         "exact_nlink_dir",
     }
 )
+
+
+USER_LACKS: Final = frozenset() if os.geteuid() == 0 else frozenset({"chown", "devices"})
+"""What is missing where the host or a server checks who the tests run as."""
 
 
 def needs(*names: str) -> pytest.MarkDecorator:

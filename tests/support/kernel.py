@@ -33,11 +33,11 @@ from syspuffs.native.errors import VfsError
 from syspuffs.native.records import VTYPE_TO_IFMT, Buffer, Componentname, Cred, Vattr
 
 from .target import DirEntry, Statvfs, system_statvfs
-from .walk import RawEntry, StaleNameError, WalkTarget, system_call
+from .walk import OURSELVES, RawEntry, StaleNameError, WalkTarget, system_call
 
 
 class VfsTarget(WalkTarget[Vnode]):
-    """The tree of `mount`, asked as `cred` (root when not given).
+    """The tree of `mount`, asked as `cred`.
 
     `resid` is what one readdir may answer, octets; `plus` asks for nodes with the names.
     """
@@ -46,7 +46,7 @@ class VfsTarget(WalkTarget[Vnode]):
         self,
         mount: Mount,
         *,
-        cred: Cred = Cred(0, 0),  # noqa: B008 - immutable
+        cred: Cred = OURSELVES,
         resid: int = 1024,
         plus: bool = False,
     ) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from .leaks import ALLOWED, children, command_line, descendants, mounts, reap
 from .logs import BAD_LINE
 from .sshd import Sshd
 
+UMOUNT: Final = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
+UMOUNT_LAZILY: Final = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
 COMMAND_TIMEOUT: Final = 30.0
 """How long a mount command or umount may take, seconds."""
 
@@ -94,8 +97,6 @@ def run(
 
     A daemon that holds on to its standard error must not keep us waiting, as a pipe would.
     """
-    import tempfile
-
     start = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         done = subprocess.run(
@@ -133,7 +134,7 @@ def mounted_type(point: Path) -> str | None:
 
 def unmount(point: Path) -> None:
     """Unmount in the ordinary way; raise AssertionError when that fails."""
-    got = run(["umount", str(point)])
+    got = run([*UMOUNT, str(point)])
     assert got.status == 0, f"umount failed: {got.stderr}"
 
 
@@ -142,7 +143,7 @@ def unmount_by_force(point: Path) -> None:
     for _ in range(10):
         if mounted_type(point) is None:
             return
-        run(["umount", "-l", str(point)])
+        run([*UMOUNT_LAZILY, str(point)])
 
 
 @dataclass

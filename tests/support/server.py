@@ -39,7 +39,7 @@ from syspuffs.native.records import (
 )
 
 from .target import DirEntry, Statvfs, system_statvfs
-from .walk import RawEntry, WalkTarget, system_call
+from .walk import OURSELVES, RawEntry, WalkTarget, system_call
 
 DIRENT_HEAD = 24
 """What an entry counts beside its name against `resid` of readdir, octets."""
@@ -64,7 +64,7 @@ class ServerNode:
 
 
 class ServerTarget(WalkTarget[ServerNode]):
-    """The tree of `server`, asked as `cred` (root when not given).
+    """The tree of `server`, asked as `cred`.
 
     Nodes are forgotten as soon as nobody uses them: the harshest life that a cookie
     can lead. `resid` is what one readdir may answer, octets; `plus` asks for nodes with it.
@@ -74,7 +74,7 @@ class ServerTarget(WalkTarget[ServerNode]):
         self,
         server: FileServer,
         *,
-        cred: Cred = Cred(0, 0),  # noqa: B008 - immutable
+        cred: Cred = OURSELVES,
         resid: int = 1024,
         plus: bool = True,
     ) -> None:

@@ -22,7 +22,7 @@ from syspuffs.layers.p2k import p2k_over
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, mount_psshfs
 from syspuffs.layers.puffs import puffs_over, puffs_over_socket, serve
 
-from .capabilities import SFTP_LACKS
+from .capabilities import SFTP_LACKS, USER_LACKS
 from .host import OsTarget
 from .kernel import VfsTarget
 from .mounts import Ground, MountCommand, python_command, words
@@ -210,34 +210,37 @@ WHOLE_STACK: Final = MountCommand("puffs|p2k|puffs|psshfs", _mount_whole_stack)
 WHOLE_STACK_NOCACHE: Final = MountCommand("puffs|p2k|puffs|psshfs", _mount_whole_stack_nocache)
 SYSPUFFS: Final = MountCommand("puffs|p2k|puffs|psshfs", _syspuffs_mount_psshfs)
 
-_FUSE = (pytest.mark.fuse,)
-_FUSE_SSHD = (pytest.mark.fuse, pytest.mark.sshd)
-_NO_ORIGIN: Final = frozenset({"origin"})
+_FUSE: Final = (pytest.mark.fuse,)
+_FUSE_SSHD: Final = (pytest.mark.fuse, pytest.mark.sshd)
+_HOST: Final = USER_LACKS | {"exact_nlink_dir", "readonly", "origin"}
+_TMPFS: Final = USER_LACKS | {"origin"}
+_TMPFS_MOUNT: Final = _TMPFS | {"readonly"}
+_SFTP: Final = USER_LACKS | SFTP_LACKS
 
 STACKS: Final = (
-    Stack("host", build=host_directory, lacks=frozenset({"exact_nlink_dir", "readonly", "origin"})),
-    Stack("tmpfs", build=tmpfs, lacks=_NO_ORIGIN),
-    Stack("p2k|tmpfs", build=p2k_tmpfs, lacks=_NO_ORIGIN),
-    Stack("p2k|puffs|p2k|tmpfs", build=p2k_puffs_p2k_tmpfs, lacks=_NO_ORIGIN),
-    Stack("p2k|puffs|socket|p2k|tmpfs", build=p2k_puffs_socket_p2k_tmpfs, lacks=_NO_ORIGIN),
-    Stack("psshfs", build=psshfs, lacks=SFTP_LACKS),
-    Stack("p2k|puffs|psshfs", build=p2k_puffs_psshfs, lacks=SFTP_LACKS),
-    Stack("mount:puffs|p2k|tmpfs", command=TMPFS, lacks=_NO_ORIGIN | {"readonly"}, marks=_FUSE),
-    Stack("mount:puffs|psshfs", command=PSSHFS, lacks=SFTP_LACKS, marks=_FUSE_SSHD),
-    Stack("mount:puffs|p2k|puffs|psshfs", command=WHOLE_STACK, lacks=SFTP_LACKS, marks=_FUSE_SSHD),
+    Stack("host", build=host_directory, lacks=_HOST),
+    Stack("tmpfs", build=tmpfs, lacks=_TMPFS),
+    Stack("p2k|tmpfs", build=p2k_tmpfs, lacks=_TMPFS),
+    Stack("p2k|puffs|p2k|tmpfs", build=p2k_puffs_p2k_tmpfs, lacks=_TMPFS),
+    Stack("p2k|puffs|socket|p2k|tmpfs", build=p2k_puffs_socket_p2k_tmpfs, lacks=_TMPFS),
+    Stack("psshfs", build=psshfs, lacks=_SFTP),
+    Stack("p2k|puffs|psshfs", build=p2k_puffs_psshfs, lacks=_SFTP),
+    Stack("mount:puffs|p2k|tmpfs", command=TMPFS, lacks=_TMPFS_MOUNT, marks=_FUSE),
+    Stack("mount:puffs|psshfs", command=PSSHFS, lacks=_SFTP, marks=_FUSE_SSHD),
+    Stack("mount:puffs|p2k|puffs|psshfs", command=WHOLE_STACK, lacks=_SFTP, marks=_FUSE_SSHD),
     Stack(
         "mount:puffs|psshfs:ssh",
         command=PSSHFS_BY_SSH,
-        lacks=SFTP_LACKS,
+        lacks=_SFTP,
         marks=_FUSE_SSHD,
         brief=True,
     ),
     Stack(
         "mount:puffs|p2k|puffs|psshfs:nocache",
         command=WHOLE_STACK_NOCACHE,
-        lacks=SFTP_LACKS,
+        lacks=_SFTP,
         marks=_FUSE_SSHD,
         brief=True,
     ),
-    Stack("mount:syspuffs", command=SYSPUFFS, lacks=SFTP_LACKS, marks=_FUSE_SSHD, brief=True),
+    Stack("mount:syspuffs", command=SYSPUFFS, lacks=_SFTP, marks=_FUSE_SSHD, brief=True),
 )

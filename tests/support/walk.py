@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import wraps
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import trio
 
@@ -27,6 +27,7 @@ from syspuffs.native.records import (
     VATTR_NULL,
     VTYPE_TO_IFMT,
     Buffer,
+    Cred,
     Vattr,
 )
 
@@ -43,6 +44,8 @@ from .target import (
 )
 
 MAX_LINKS = 40
+OURSELVES: Final = Cred(os.geteuid(), os.getegid())
+"""Who asks, when nobody else is named: as on a mount, whoever runs the tests."""
 IO_SIZE = 1 << 18
 """Longest read or write that is asked of a node at once, octets: larger ones are split."""
 

@@ -21,6 +21,8 @@ import pytest
 from ..support.expect import error_name
 from ..support.leaks import children, command_line, reap
 from ..support.mounts import (
+    UMOUNT,
+    UMOUNT_LAZILY,
     Ground,
     MountCommand,
     Mounted,
@@ -268,7 +270,7 @@ def test_busy_mount_is_not_torn_down(mounts: Mounts) -> None:
     with dying(TMPFS, mounts.ground(remote=False)) as made:
         (made.point / "f").write_bytes(b"x" * 100)
         with opened(made.point / "f") as fd:
-            assert run(["umount", str(made.point)]).status != 0
+            assert run([*UMOUNT, str(made.point)]).status != 0
             assert os.pread(fd, 10, 0) == b"x" * 10
             assert os.listdir(made.point) == ["f"]
 
@@ -277,6 +279,6 @@ def test_lazy_unmount_ends_when_unused(mounts: Mounts) -> None:
     with dying(TMPFS, mounts.ground(remote=False)) as made:
         (made.point / "f").write_bytes(b"x" * 100)
         with opened(made.point / "f") as fd:
-            assert run(["umount", "-l", str(made.point)]).status == 0
+            assert run([*UMOUNT_LAZILY, str(made.point)]).status == 0
             assert os.pread(fd, 10, 0) == b"x" * 10
         assert wait_until(lambda: not left(made)), left(made)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import random
+import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from syspuffs.layers.psshfs import PsshfsOptions
+from syspuffs.layers.psshfs import PsshfsOptions, mount_psshfs
 from syspuffs.native.constants import (
     FREAD,
     FSYNC_CLOSE,
@@ -24,9 +26,20 @@ from syspuffs.native.constants import (
     VWRITE,
     OpenFlag,
 )
-from syspuffs.native.records import Vattr, lookup_cn
+from syspuffs.native.records import Cookie, Vattr, lookup_cn
 
-from .harness import CRED, NOCACHE, SECOND, Clock, look, make, mounted, read_file, root_of
+from .harness import (
+    CRED,
+    NOCACHE,
+    SECOND,
+    SFTP_SERVER,
+    Clock,
+    look,
+    make,
+    mounted,
+    read_file,
+    root_of,
+)
 from .test_names import ROOT_ONLY, errno_of
 
 SIZES = [0, 1, 4095, 4096, 32768, 261119, 261120, 261121, 522240, 1048576, 3_000_017]
@@ -414,3 +427,46 @@ async def test_a_reader_that_pauses_gets_no_old_data(tmp_path: Path) -> None:
         clock.advance(5)
         got = await server.read(info.cookie, 100_000, 100_000, 0, CRED)
         assert bytes(got) == b"b" * 100_000
+
+
+async def test_a_change_of_mode_does_not_hide_a_change_of_data(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"aaaa")
+    os.utime(path, (1000, 1000))
+    async with mounted(tmp_path) as server:
+        info = await look(server, b"f")
+        for expected in (0, OpenFlag.IO_KEEP):
+            flags, _ = await server.open(info.cookie, FREAD, CRED)
+            assert flags == expected
+            server.close(info.cookie, FREAD, CRED)
+        path.write_bytes(b"bbbb")
+        os.utime(path, (2000, 2000))
+        await server.setattr(info.cookie, Vattr(mode=0o600), CRED)
+        flags, _ = await server.open(info.cookie, FREAD, CRED)
+        assert flags == 0
+
+
+async def test_too_many_open_files(tmp_path: Path) -> None:
+    shell = ["/bin/sh", "-c", f"ulimit -n 40; exec {SFTP_SERVER}"]
+    near, far = socket.socketpair()
+    with subprocess.Popen(shell, stdin=far, stdout=far) as process:
+        far.close()
+        async with mount_psshfs(near, os.fsencode(tmp_path)) as server:
+            assert 0 < server.session.max_handles <= 40
+            cookies: list[Cookie] = []
+
+            async def open_all() -> None:
+                for n in range(50):
+                    info = await server.mknod(
+                        root_of(server), lookup_cn(b"f%d" % n, CRED), Vattr(vtype=1, mode=0o644)
+                    )
+                    await server.open(info.cookie, FREAD, CRED)
+                    cookies.append(info.cookie)
+
+            assert await errno_of(open_all()) == errno.ENFILE
+            for cookie in cookies:
+                server.close(cookie, FREAD, CRED)
+            assert server.connection.handles == 0
+            assert await read_file(server, cookies[0]) == b""
+        near.close()
+        process.wait(timeout=5)

@@ -81,7 +81,7 @@ async def test_reading_fills_a_link_and_not_its_queues(
         nursery.start_soon(link.run, peer.stream)
         info = await look(server, b"f")
         await server.open(info.cookie, FREAD, CRED)
-        total = int(rate * max(1, 20 * trip))
+        total = max(int(rate * max(1, 20 * trip)), 4 << 20)
         offset = 0
         for part in range(2):
             started = trio.current_time()
@@ -111,7 +111,7 @@ async def test_writing_fills_a_link_and_not_its_queues(
         nursery.start_soon(link.run, peer.stream)
         info = await look(server, b"f")
         await server.open(info.cookie, FWRITE, CRED)
-        total = int(rate * max(1, 20 * trip))
+        total = max(int(rate * max(1, 20 * trip)), 4 << 20)
         offset = 0
         data = bytes(131072)
         for part in range(2):
