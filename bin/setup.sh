@@ -106,14 +106,14 @@ install_missing() {
         return
     fi
     have apt-get >/dev/null || give_up "install what corresponds to these Debian packages:$missing"
-    say "System packages: installing$missing"
-    # shellcheck disable=SC2086  # a list of words
+    say "System packages: missing$missing"
     if ! as_root true; then
         give_up "no rights to install packages; type this, then run $0 again:
     sudo apt-get update && sudo apt-get install -y$missing"
     fi
+    say "System packages: installing them"
     as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null
-    # shellcheck disable=SC2086
+    # shellcheck disable=SC2086  # a list of words
     as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install -qy --no-install-recommends $missing >/dev/null
     missing=

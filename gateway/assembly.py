@@ -61,13 +61,21 @@ def mount_command(
     """Return a command with what the settings of HOST_GROUP say about its process."""
     verbose = verbose or host.get("verbose", False)
     logfile = host.get("log")
+    if logfile is not None:
+        logfile = os.path.abspath(logfile)
+        try:
+            open(logfile, "ab").close()
+        except OSError as exc:
+            raise CommandError(
+                Status.USAGE, f"option 'log={logfile}': {exc.strerror}; give a file to write to"
+            ) from None
     return MountCommand(
         program=program,
         attach=attach,
         mountpoint=mountpoint,
         foreground=foreground or verbose or host.get("debug", False),
         verbose=verbose,
-        logfile=None if logfile is None else os.path.abspath(logfile),
+        logfile=logfile,
     )
 
 

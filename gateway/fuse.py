@@ -14,10 +14,12 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pyfuse3
 import trio
 
+from ..emul.lock import VnodeLock
 from ..layers.ops import FileServer
 from ..native.constants import FlushOp
 from ..native.records import Cookie
@@ -296,6 +298,32 @@ async def mount_and_serve(
             pyfuse3.close(unmount=True)
 
 
+class _ReadLock:
+    """What pyfuse3's readers of /dev/fuse take turns by, without trio.Lock's yield at each turn.
+
+    That yield is a trip through the scheduler for every request: 14 % of the processor time of
+    a small file's read, 10 % of a random read's.
+    """
+
+    def __init__(self) -> None:
+        self._lock = VnodeLock()
+
+    async def __aenter__(self) -> None:
+        await self._lock.exclusive()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+class _Trio:
+    """trio as pyfuse3 sees it: pyfuse3.asyncio puts another scheduler in its place as well."""
+
+    Lock = _ReadLock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio, name)
+
+
 async def _serve(nursery: trio.Nursery) -> None:
     """Run the session until the host unmounts, `terminate` is called, or we are cancelled.
 
@@ -304,6 +332,7 @@ async def _serve(nursery: trio.Nursery) -> None:
     everything until the next request. A timer signal ends it with EINTR, which pyfuse3 takes
     for nothing: no such freeze lasts longer than _FREEZE_SECONDS.
     """
+    pyfuse3.trio = _Trio()  # type: ignore[attr-defined]
     previous = signal.signal(signal.SIGALRM, _ignore)
     signal.setitimer(signal.ITIMER_REAL, _FREEZE_SECONDS, _FREEZE_SECONDS)
     try:

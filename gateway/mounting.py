@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from . import daemon
 from .daemon import Foreground, in_background
 from .failures import explain, refused
+from .heap import keep_large_buffers
 from .options import HostOptions, travelling_words
 from .status import CommandError, Status
 
@@ -33,6 +34,9 @@ COMFD: Final = "PUFFS_COMFD"
 
 _UNMOUNT_SECONDS: Final = 10.0
 """How long a clean unmount may wait for requests in progress before they are cancelled."""
+
+_AGAIN_SECONDS: Final = 1.0
+"""How long after a first signal a second one means "at once"."""
 
 _MS_RDONLY: Final = 1
 """The flag of mount(2)."""
@@ -131,6 +135,7 @@ def _serve(command: MountCommand, comfd: socket.socket | None, foreground: Foreg
         format=f"{command.program}: %(message)s",
         stream=sys.stderr,
     )
+    keep_large_buffers()
     run = _Run(command, comfd, foreground)
     try:
         trio.run(run.run)
@@ -153,6 +158,24 @@ def _end(command: MountCommand, exc: BaseException) -> int:
     return error.status
 
 
+def check_allowed(options: HostOptions, conf: str = "/etc/fuse.conf") -> None:
+    """Raise CommandError when fusermount3 would refuse to let other users in."""
+    if os.geteuid() == 0 or not (options.allow_other or options.allow_root):
+        return
+    try:
+        with open(conf, encoding="utf-8", errors="replace") as file:
+            if any(line.strip() == "user_allow_other" for line in file):
+                return
+    except OSError:
+        pass  # without the file nobody is allowed to
+    word = "allow_other" if options.allow_other else "allow_root"
+    raise CommandError(
+        Status.FUSE_PERMISSION,
+        f"{word} is for root alone on this machine; leave it out, or put a line user_allow_other "
+        f"into {conf}",
+    )
+
+
 class _Run:
     """One mount from its building to its end, within trio.
 
@@ -167,10 +190,13 @@ class _Run:
         self._comfd = comfd
         self._foreground = foreground
         self._scope: trio.CancelScope
+        self._serving: trio.CancelScope | None = None
+        """Around the serving alone, while there is any."""
         self._nursery: trio.Nursery
         self._forget: Callable[[], Awaitable[None]] = _nobody
         self._is_up = False
-        self._ending = False
+        self._ending: float | None = None
+        """When a clean unmount was asked for."""
         self._unmount: Callable[[], None] = _nothing
         """Asks for a clean unmount; does something only while the mount is up."""
 
@@ -188,6 +214,8 @@ class _Run:
             nursery.cancel_scope.cancel()
 
     async def _mount(self) -> None:
+        import trio
+
         command = self._command
         if self._comfd is None and command.mountpoint is not None:
             from .fuse import check_mount_point
@@ -196,11 +224,13 @@ class _Run:
         async with command.attach() as attachment:
             self._forget = attachment.forget
             try:
-                if self._comfd is None:
-                    await self._on_host(attachment)
-                else:
-                    await self._over_comfd(attachment, self._comfd)
+                with trio.CancelScope() as self._serving:
+                    if self._comfd is None:
+                        await self._on_host(attachment)
+                    else:
+                        await self._over_comfd(attachment, self._comfd)
             finally:
+                self._serving = None
                 self._unmount = _nothing
                 self._forget = _nobody
 
@@ -214,6 +244,7 @@ class _Run:
             fsname=attachment.host.fsname or kargs.mntfromname,
         )
 
+        check_allowed(options)
         await mount_and_serve(
             attachment.server,
             attachment.mountpoint,
@@ -297,18 +328,25 @@ class _Run:
             _log.info("SIGHUP: caches dropped")
 
     def _stop(self, number: int) -> None:
-        """Unmount cleanly; before the mount is up, and when asked once more, at once."""
+        """Unmount cleanly; before the mount is up, and when asked once more, at once.
+
+        What is up is ended from its top: only `_serving` is cancelled, for what is below takes
+        part in the unmount. ^C comes twice to a command that stays in the foreground, from the
+        terminal and from the parent that waits; that is asking once.
+        """
         import trio
 
+        now = trio.current_time()
         if not self._is_up:
             self.signalled = Status.SIGNAL + number
-            self._scope.cancel()
-        elif self._ending:
-            self._scope.cancel()
-        else:
-            self._ending = True
+            (self._serving or self._scope).cancel()
+        elif self._ending is None:
+            self._ending = now
             self._unmount()
-            self._scope.deadline = trio.current_time() + _UNMOUNT_SECONDS
+            if self._serving is not None:
+                self._serving.deadline = now + _UNMOUNT_SECONDS
+        elif self._serving is not None and now > self._ending + _AGAIN_SECONDS:
+            self._serving.cancel()
 
     async def _watch_foreground(self) -> None:
         """Stop when the parent that waits for the mount has gone."""

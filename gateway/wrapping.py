@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -72,7 +73,8 @@ async def wrapped(argv: Sequence[str], words: Sequence[str]) -> AsyncIterator[At
                     )
         patience = _LEAVE_SECONDS
     except Exception:
-        patience = _LEAVE_SECONDS
+        # With an answer it ends by itself, and has to tell the user why; without one it hangs.
+        patience = _LEAVE_SECONDS if reply is not None else 0.0
         raise
     finally:
         with trio.CancelScope(shield=True):
@@ -129,9 +131,13 @@ class _Reply:
 
 async def _start(argv: Sequence[str], theirs: socket.socket) -> trio.Process:
     environment = {**os.environ, COMFD_ENV: str(theirs.fileno())}
+    program = argv[0]
+    if "/" not in program and shutil.which(program) is None:
+        # Our own mount commands are found although their directory is not in PATH.
+        program = shutil.which(program, path=os.path.dirname(sys.executable)) or program
     try:
         return await trio.lowlevel.open_process(
-            list(argv), env=environment, pass_fds=[theirs.fileno()]
+            [program, *argv[1:]], env=environment, pass_fds=[theirs.fileno()]
         )
     except OSError as exc:
         name = argv[0]

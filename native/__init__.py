@@ -12,4 +12,5 @@ input or output and knows no scheduler.
 The rest is behind these faces: frame_requests and frame_replies (what lies where in the table of
 numbers that C reads and fills), sftp_protocol, sftp_requests, sftp_replies, table, and the C
 module _codec, whose functions codec.h describes.
+    memory      memory to receive into
 """

@@ -1,5 +1,6 @@
 """The C codec as Python sees it; codec.h says what each function does."""
 
+from collections.abc import Callable as _Callable
 from typing import Any as _Any
 from typing import Final as _Final
 from typing import TypeAlias as _TypeAlias
@@ -25,6 +26,9 @@ class _Ffi:
 
     def new(self, cdecl: str, init: _Any = ...) -> _CData: ...
     def buffer(self, cdata: _CData, size: int = ...) -> _Octets: ...
+    def new_allocator(
+        self, *, should_clear_after_alloc: bool = ...
+    ) -> _Callable[[str, int], _CData]: ...
     def from_buffer(self, python_buffer: _Readable) -> _CData: ...
 
 _In: _TypeAlias = bytes | _CData

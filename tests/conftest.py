@@ -17,6 +17,8 @@ from .support.logs import LogWatch
 from .support.mounts import Mounts
 from .support.target import UMASK
 
+_SNAPSHOT = pytest.StashKey[Snapshot]()
+
 _SLOW_IS_NO_FAULT = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture)
 settings.register_profile(
     "ci",
@@ -93,9 +95,6 @@ def _basetemp(config: pytest.Config) -> Path:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     item.stash[_SNAPSHOT] = Snapshot(_basetemp(item.config))
     return (yield)
-
-
-_SNAPSHOT = pytest.StashKey[Snapshot]()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -102,6 +102,7 @@ class Attempt(asyncssh.SSHClient):
 
     def _settings(self) -> Mapping[str, Any]:
         config = self._config
+        interval, count = keepalive(config)
         # What certificates certify does not come to `accept`; all other keys do.
         revoked = self.check.revoked_keys if self.check.ca_keys else []
         return {
@@ -127,11 +128,10 @@ class Attempt(asyncssh.SSHClient):
             "gss_delegate_creds": config.flag("GSSAPIDelegateCredentials", False),
             "agent_forwarding": False,
             "tcp_keepalive": config.flag("TCPKeepAlive", True),
-            "keepalive_interval": config.seconds("ServerAliveInterval", _KEEPALIVE_INTERVAL),
-            "keepalive_count_max": max(1, config.number("ServerAliveCountMax", 3)),
+            "keepalive_interval": interval,
+            "keepalive_count_max": count,
             "login_timeout": 0,
             "connect_timeout": None,
-            "canonicalize_hostname": False,
             "command": None,
         }
 
@@ -298,3 +298,9 @@ class Attempt(asyncssh.SSHClient):
         return ConnectError(
             Cause.AUTHENTICATION, f"{text}; check the user name, the keys and the agent"
         )
+
+
+def keepalive(config: HostConfig) -> tuple[int, int]:
+    """Give the seconds between questions to a silent server (0: none), and how many."""
+    interval = config.seconds("ServerAliveInterval", _KEEPALIVE_INTERVAL)
+    return interval, max(1, config.number("ServerAliveCountMax", 3))

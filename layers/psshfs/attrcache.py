@@ -9,10 +9,9 @@ before a change of ours is older than the change and never overwrites it.
 from __future__ import annotations
 
 import errno
-import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -22,10 +21,11 @@ from ...native.constants import TTL_FOREVER, FlushOp, Vtype
 from ...native.errors import VfsError
 from ...native.records import Cookie, Newinfo, Vattr
 from ..ops import FileServer, Upcalls
-from .attributes import Translator, link_count, vtype_of, with_vtype
+from .attributes import Translator, vtype_of, with_vtype
 from .connection import Connection
-from .directory import DEPTH_MAX, Entry, Listing, fetch_names, is_pipelining_refused
+from .directory import DEPTH_MAX, Entry
 from .errmap import StatusError
+from .flusher import Flusher
 from .gate import Gate
 from .node import Node, NodeTable
 from .openfile import OpenFile
@@ -35,8 +35,6 @@ from .readahead import AGE_MIN, ReadAhead
 from .refine import Refiner
 from .session import Session
 from .slot import ATTRS
-
-_log = logging.getLogger(__name__)
 
 RACY: Final = 2 * 10**9
 """A file changed so recently, ns, may change again and still show the same whole second."""
@@ -64,11 +62,9 @@ class AttrCache(FileServer):
         self.clock = clock
         self.wall = wall
         self.ttl = options.ttl
-        self._nursery = nursery
-        self._upcalls: Upcalls | None = None
-        self._flushing: set[int] = set()
-        self._readdir_depth = DEPTH_MAX
-        self._has_warned = False
+        self.flusher = Flusher(nursery)
+        self.readdir_depth = DEPTH_MAX
+        """READDIRs that the server takes at once."""
         self._write_pace = Pace(connection.round_trip)
         self.gate = Gate()
         self.translator = Translator(options)
@@ -90,7 +86,7 @@ class AttrCache(FileServer):
 
     def attach(self, upcalls: Upcalls) -> None:
         """Learn whom to tell that cached data and names are no longer right."""
-        self._upcalls = upcalls
+        self.flusher.upcalls = upcalls
 
     # What all operations begin with.
 
@@ -258,7 +254,7 @@ class AttrCache(FileServer):
             if file is not None:
                 file.drop_blocks()
                 if file.is_open:
-                    self.request_flush(FlushOp.INVAL_PAGECACHE_NODE_RANGE, node)
+                    self.flusher.request(FlushOp.INVAL_PAGECACHE_NODE_RANGE, node.cookie)
         elif node.vtype == Vtype.VLNK:
             node.target_expiry = 0
         elif node.listing is not None and node.listing.stamp >= node.changed_at:
@@ -336,88 +332,12 @@ class AttrCache(FileServer):
             )
         return file
 
-    # Learning about directories.
+    # Own changes, and none that we know of.
 
     def touched(self, directory: Node) -> None:
         """Note that we changed what a directory holds: its times are the server's to tell."""
         self.table.changed(directory)
         directory.expiry = 0
-
-    async def load(self, directory: Node) -> Listing:
-        """Return the listing of a directory, fetched now unless it is fresh.
-
-        One fetch at a time; others wait for it. Errors: the server's.
-        """
-        listing = directory.listing
-        if listing is None:
-            listing = directory.listing = Listing()
-        async with listing.lock:
-            if listing.is_loaded and self.clock() < listing.expiry:
-                return listing
-            await self.ready(directory)
-            stamp = self.table.changes
-            listing.begin(stamp)
-            try:
-                names = await self._fetch_names(self.table.path(directory))
-            except BaseException:
-                listing.abort()
-                raise
-            expiry = self.clock() + self.ttl
-            own = listing.merge(names, lambda name: self.fileid_of(directory, name))
-            if listing.dropped and not self._has_warned:
-                self._has_warned = True
-                _log.warning(
-                    "the server lists names that no file can have, %d in one directory: dropped",
-                    listing.dropped,
-                )
-            listing.expiry = expiry
-            children = directory.children
-            if children:
-                entries = listing.entries
-                for name, child in list(children.items()):
-                    entry = entries.get(name)
-                    if entry is None:
-                        if child.changed_at <= stamp:
-                            self.table.drop_name(directory, name)
-                    elif entry.attrs is None:
-                        continue
-                    elif entry.vtype == child.vtype:
-                        self.update(child, entry.attrs, stamp, expiry, entry.nlink)
-                        child.name_expiry = expiry
-                    elif child.changed_at <= stamp:
-                        self.table.drop_name(directory, name)
-                        entry.fileid = self.table.new_fileid()
-            if own is not None and vtype_of(own.attrs) == Vtype.VDIR:
-                self.update(directory, own.attrs, stamp, expiry, link_count(own.longname))
-                listing.expiry = expiry
-        return listing
-
-    async def _fetch_names(self, path: bytes) -> list[sftp.Name]:
-        try:
-            return await fetch_names(self.connection, path, self._readdir_depth)
-        except StatusError as exc:
-            if self._readdir_depth == 1 or not is_pipelining_refused(exc):
-                raise
-        names = await fetch_names(self.connection, path, 1)
-        self._readdir_depth = 1  # it worked one by one, so it shall be so from now on
-        return names
-
-    # Telling those above.
-
-    def request_flush(self, op: FlushOp, node: Node) -> None:
-        """Ask the kernel above, from a task of its own, to drop what it has of a node."""
-        if self._upcalls is not None and node.cookie not in self._flushing:
-            self._flushing.add(node.cookie)
-            self._nursery.start_soon(self._flush, op, node.cookie)
-
-    async def _flush(self, op: FlushOp, cookie: Cookie) -> None:
-        try:
-            if self._upcalls is not None:
-                await self._upcalls.flush(op, cookie)
-        except VfsError:
-            pass  # the kernel above is going away, and its caches with it
-        finally:
-            self._flushing.discard(cookie)
 
     async def forget(self) -> None:
         """Drop all cached knowledge, and have the kernel above do the same (SIGHUP).
@@ -439,8 +359,4 @@ class AttrCache(FileServer):
                 else FlushOp.INVAL_ATTR_NODE
             )
             flushes.append((kind, node.cookie))
-        if self._upcalls is not None:
-            with suppress(VfsError):
-                await self._upcalls.flush(FlushOp.INVAL_NAMECACHE_ALL, self.table.root.cookie)
-                for op, cookie in flushes:
-                    await self._upcalls.flush(op, cookie)
+        await self.flusher.flush_all(self.table.root.cookie, flushes)

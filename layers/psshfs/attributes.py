@@ -14,6 +14,8 @@ from ...native.records import IFMT_TO_VTYPE, VTYPE_TO_IFMT, Vattr
 from .options import PsshfsOptions
 
 SECOND: Final = 10**9
+SIZE_MAX: Final = (1 << 63) - 1
+"""Last octet that Linux can speak of."""
 BLOCKSIZE: Final = 4096
 IFMT: Final = 0o170000
 """The type bits of a mode."""
@@ -70,6 +72,11 @@ def link_count(longname: bytes) -> int:
     return 1
 
 
+def occupied(size: int) -> int:
+    """Return what a file of `size` octets is said to occupy: version 3 has no word for it."""
+    return min(size + 511, SIZE_MAX) & ~511
+
+
 class Translator:
     """Turns attributes into vattrs and back for one mount.
 
@@ -98,7 +105,7 @@ class Translator:
             gid = 65534
         elif gid == self._far_gid:
             gid = self._near_gid
-        size = size or 0
+        size = min(size or 0, SIZE_MAX)  # the wire has 64 bits, a file offset 63
         modified = (mtime or 0) * SECOND
         return Vattr(
             IFMT_TO_VTYPE.get(mode & IFMT, Vtype.VREG),
@@ -117,7 +124,7 @@ class Translator:
             None,
             None,
             0,
-            (size + 511) & ~511,
+            occupied(size),
         )
 
     def attrs(self, va: Vattr, now: Vattr | None) -> sftp.Attrs:

@@ -14,6 +14,8 @@ import trio
 from .carrier import SshOptions, Stream, make_pair
 from .command import StderrReader, build_server_argv, build_ssh_argv, split_command
 from .failure import Cause, ConnectError
+from .sshconfig import ConfigError, HostConfig
+from .sshfile import read_config
 from .target import Target
 
 _log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ async def run_ssh(target: Target, options: SshOptions) -> tuple[Stream, ProgramW
     """Start ssh_command, with our terminal for its questions."""
     assert options.ssh_command is not None
     words = _find_program("ssh_command", options.ssh_command)
+    # In a thread: `Match exec` runs programs.
+    config = await trio.to_thread.run_sync(_read_config, target, options)
     argv = build_ssh_argv(
         target,
         words,
@@ -41,8 +45,22 @@ async def run_ssh(target: Target, options: SshOptions) -> tuple[Stream, ProgramW
         config_file=options.config_file,
         options=options.options,
         compression=options.compression,
+        is_set=config.is_set if config is not None else lambda keyword: False,
     )
     return await _run(target, words[0], argv, own_session=False)
+
+
+def _read_config(target: Target, options: SshOptions) -> HostConfig | None:
+    try:
+        return read_config(
+            target.host,
+            user=target.user,
+            port=options.port,
+            options=options.options,
+            config_file=options.config_file,
+        )
+    except ConfigError:
+        return None  # ssh says it better
 
 
 def _find_program(option: str, command: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .failure import Cause, ConnectError
 from .target import Target
@@ -19,8 +19,8 @@ from .target import Target
 # Python code between fork and exec, which threads make unsafe.
 _DEAF = ("/bin/sh", "-c", 'trap "" INT QUIT HUP; exec "$@"', "sh")
 
-_KEEPALIVE_INTERVAL = 15
-_CONNECT_TIMEOUT = 30
+_DEFAULTS = (("ServerAliveInterval", 15), ("ConnectTimeout", 30))
+"""Keywords whose defaults in ssh, never and the kernel's patience, would let a mount hang."""
 
 
 def split_command(option: str, text: str) -> list[str]:
@@ -45,10 +45,12 @@ def build_ssh_argv(
     config_file: str | None = None,
     options: Sequence[str] = (),
     compression: bool = False,
+    is_set: Callable[[str], bool] = lambda keyword: False,
 ) -> list[str]:
     """Give the command line that makes `ssh` (already split) carry the sftp subsystem.
 
     ssh takes the first value it sees of each keyword, so the user's options stand before ours.
+    But all options stand before the user's files: `is_set` tells what these set already.
     """
     argv = [*_DEAF, *ssh]
     if target.user is not None:
@@ -65,8 +67,7 @@ def build_ssh_argv(
         "-oClearAllForwardings=yes",
         "-oRemoteCommand=none",
         "-oPermitLocalCommand=no",
-        f"-oServerAliveInterval={_KEEPALIVE_INTERVAL}",
-        f"-oConnectTimeout={_CONNECT_TIMEOUT}",
+        *(f"-o{word}={value}" for word, value in _DEFAULTS if not is_set(word)),
         "-a",
         "-x",
     ]
@@ -176,8 +177,13 @@ class StderrReader:
         self._last = text
         for pattern, cause, _ in _PHRASES:
             if pattern.search(text):
-                self._fatal.setdefault(cause, text)
-                return True
+                if cause is not Cause.CHANGED_HOST_KEY:
+                    self._fatal.setdefault(cause, text)
+                    return True
+                # A long warning, to be shown whole; the line that names the file says most.
+                if text.startswith("Offending") or cause not in self._fatal:
+                    self._fatal[cause] = text
+                return False
         return False
 
     def explain(self, program: str, host: str, status: int, *, started: bool) -> ConnectError:

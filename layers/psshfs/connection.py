@@ -231,6 +231,7 @@ class Connection:
             self._received += count
             end += count
             slot: Slot[Any] | None = None
+            breach = ""
             try:
                 start, packets = sftp.scan(chunk, start, end, self.packet_max)
                 for kind, number, body_start, body_end in packets:
@@ -245,7 +246,12 @@ class Connection:
                     self._replies += 1
                 slot = None
             except RemoteProtocolError as exc:
-                self._break(f"the server broke the protocol: {exc}", errno.EPROTO, slot)
+                breach = f"the server broke the protocol: {exc}"
+            if breach:
+                # Not above: what is cancelled while an exception is handled keeps that as its
+                # context, and with it views of buffers that C has open. Python 3.11 crashes
+                # when such a circle is collected (CPython issue 77894).
+                self._break(breach, errno.EPROTO, slot)
                 return
             if start == end and not is_loaned:
                 start = end = 0

@@ -21,8 +21,9 @@ from ...native.constants import (
 from ...native.errors import VfsError
 from ...native.records import Buffer, Cookie, Cred
 from .attrcache import RACY, AttrCache
+from .attributes import SIZE_MAX, occupied
 from .errmap import StatusError
-from .node import SIZE_MAX, Node
+from .node import Node
 from .openfile import OpenFile
 from .slot import ATTRS, HANDLE, STATUS, Slot
 
@@ -231,7 +232,7 @@ class FileOperations(AttrCache):
         file.is_unsynced = True
         # Raised before the wait, for those who ask meanwhile; a failure leaves it to the server.
         if end > (node.va.size or 0):
-            node.va = node.va._replace(size=end, bytes=(end + 511) & ~511)
+            node.va = node.va._replace(size=end, bytes=occupied(end))
         try:
             await file.writes.write(handle, offset, data, self.session.max_write)
         except StatusError as exc:

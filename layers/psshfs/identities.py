@@ -132,10 +132,12 @@ class Identities:
             pass
         try:
             key: str | asyncssh.SSHKey = file
-            if _is_encrypted(data) and _read_public(file) is None:
-                key = asyncssh.import_private_key(data, self._ask_passphrase(file))
-            # asyncssh takes a function here too, though its annotation does not say so.
-            ask: Any = self._ask_anywhere
+            ask: Any = None
+            if _is_encrypted(data):
+                # asyncssh takes a function here too, though its annotation does not say so.
+                ask = self._ask_anywhere
+                if _read_public(file) is None:
+                    key = asyncssh.import_private_key(data, self._ask_passphrase(file))
             return asyncssh.load_keypairs([key], passphrase=ask, certlist=certificates)
         except (OSError, ValueError) as exc:
             self._complain(file, _reason(exc))

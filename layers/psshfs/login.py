@@ -16,7 +16,7 @@ from typing import Any
 
 import asyncssh
 
-from .attempt import Attempt
+from .attempt import Attempt, keepalive
 from .failure import Cause, ConnectError
 from .hostkeys import name_type
 from .route import CommandRoute, Jump, JumpRoute, Route, TcpRoute, parse_jumps
@@ -100,6 +100,11 @@ class Login:
         }
         env.update(w.partition("=")[::2] for w in self._config.words("SetEnv"))
         return {"env": env}
+
+    def keepalive(self) -> tuple[int, int]:
+        """Give the seconds between questions to a silent server (0: none), and how many."""
+        assert self._config is not None
+        return keepalive(self._config)
 
     def _read(
         self, host: str, user: str | None, port: int | None, options: Sequence[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,11 +12,20 @@ from ...native.constants import READDIR_PLUS, Vtype
 from ...native.errors import VfsError
 from ...native.records import Componentname, Cookie, Cred, Dirent, Newinfo
 from .attrcache import AttrCache
-from .attributes import vtype_of, with_vtype
-from .directory import DOT_OFFSET, DOTDOT_OFFSET, Entry, Listing
+from .attributes import link_count, vtype_of, with_vtype
+from .directory import (
+    DOT_OFFSET,
+    DOTDOT_OFFSET,
+    Entry,
+    Listing,
+    fetch_names,
+    is_pipelining_refused,
+)
 from .errmap import StatusError
 from .node import TARGET_MAX, Node
 from .slot import ATTRS, ONE_NAME, Slot
+
+_log = logging.getLogger(__name__)
 
 DIRENT_OVERHEAD: Final = 24
 """What an entry counts for in `resid` of readdir besides its name, octets."""
@@ -23,6 +33,8 @@ DIRENT_OVERHEAD: Final = 24
 
 class LookOperations(AttrCache):
     """The part of the server that finds and lists names."""
+
+    _has_warned = False
 
     async def lookup(self, opc: Cookie, cn: Componentname) -> Newinfo:
         """Answer from the node's or the directory's cache, else ask by LSTAT: one round trip."""
@@ -77,6 +89,65 @@ class LookOperations(AttrCache):
             if directory.changed_at > stamp and name not in children:
                 continue  # perhaps removed by us while the question was under way
             return self.learn(directory, name, attrs, stamp, self.clock() + self.ttl)
+
+    async def load(self, directory: Node) -> Listing:
+        """Return the listing of a directory, fetched now unless it is fresh.
+
+        One fetch at a time; others wait for it. Errors: the server's.
+        """
+        listing = directory.listing
+        if listing is None:
+            listing = directory.listing = Listing()
+        async with listing.lock:
+            if listing.is_loaded and self.clock() < listing.expiry:
+                return listing
+            await self.ready(directory)
+            stamp = self.table.changes
+            listing.begin(stamp)
+            try:
+                names = await self._fetch_names(self.table.path(directory))
+            except BaseException:
+                listing.abort()
+                raise
+            expiry = self.clock() + self.ttl
+            own = listing.merge(names, lambda name: self.fileid_of(directory, name))
+            if listing.dropped and not self._has_warned:
+                self._has_warned = True
+                _log.warning(
+                    "the server lists names that no file can have, %d in one directory: dropped",
+                    listing.dropped,
+                )
+            listing.expiry = expiry
+            children = directory.children
+            if children:
+                entries = listing.entries
+                for name, child in list(children.items()):
+                    entry = entries.get(name)
+                    if entry is None:
+                        if child.changed_at <= stamp:
+                            self.table.drop_name(directory, name)
+                    elif entry.attrs is None:
+                        continue
+                    elif entry.vtype == child.vtype:
+                        self.update(child, entry.attrs, stamp, expiry, entry.nlink)
+                        child.name_expiry = expiry
+                    elif child.changed_at <= stamp:
+                        self.table.drop_name(directory, name)
+                        entry.fileid = self.table.new_fileid()
+            if own is not None and vtype_of(own.attrs) == Vtype.VDIR:
+                self.update(directory, own.attrs, stamp, expiry, link_count(own.longname))
+                listing.expiry = expiry
+        return listing
+
+    async def _fetch_names(self, path: bytes) -> list[sftp.Name]:
+        try:
+            return await fetch_names(self.connection, path, self.readdir_depth)
+        except StatusError as exc:
+            if self.readdir_depth == 1 or not is_pipelining_refused(exc):
+                raise
+        names = await fetch_names(self.connection, path, 1)
+        self.readdir_depth = 1  # it worked one by one, so it shall be so from now on
+        return names
 
     async def readdir(
         self, opc: Cookie, offset: int, resid: int, flags: int, cred: Cred

@@ -1,15 +1,11 @@
-"""The operations that change names: making, linking, moving and removing."""
+"""The operations that make and remove names."""
 
 from __future__ import annotations
 
 import errno
 import logging
-import os
-import stat
 from collections.abc import Callable
 from typing import Any, Final
-
-import trio
 
 from ...native import sftp
 from ...native.constants import FREAD, FWRITE, Setback, Vtype
@@ -106,7 +102,7 @@ class NameOperations(AttrCache):
         await self.ready(directory, name)
         return directory, self.table.path_of(directory, name)
 
-    async def _both_ready(
+    async def both_ready(
         self, one: Node, one_name: bytes | None, other: Node, other_name: bytes
     ) -> None:
         """Wait until a request by two paths may be made."""
@@ -188,7 +184,7 @@ class NameOperations(AttrCache):
         self.require_writable()
         if node.vtype == Vtype.VDIR or not self.session.hardlink:
             raise VfsError(errno.EPERM)
-        await self._both_ready(node, None, directory, cn.name)
+        await self.both_ready(node, None, directory, cn.name)
         source, path = table.path(node), table.path_of(directory, cn.name)
         try:
             with self.changing((directory, cn.name)):
@@ -226,12 +222,13 @@ class NameOperations(AttrCache):
             if exc.errno == errno.ENOENT:
                 self.forget_name(directory, cn.name)
             raise await self.refiner.removed(exc, self.table.path(directory), path) from None
-        self._unlinked(node)
+        self.unlinked(node)
         self.touched(directory)
         self.forget_name(directory, cn.name)
         return Setback.NOREF_N2 if node.is_gone else 0
 
-    def _unlinked(self, node: Node) -> None:
+    def unlinked(self, node: Node) -> None:
+        """Note that a node has lost a name."""
         if node.nlink > 0:
             node.nlink -= 1
             node.va = node.va._replace(nlink=node.nlink)
@@ -258,121 +255,3 @@ class NameOperations(AttrCache):
         self.touched(directory)
         self.forget_name(directory, cn.name)
         return Setback.NOREF_N2
-
-    async def rename(
-        self,
-        opc: Cookie,
-        src: Cookie,
-        cn_src: Componentname,
-        targ_dir: Cookie,
-        targ: Cookie | None,
-        cn_targ: Componentname,
-    ) -> None:
-        """Move a name, atomically where the server has posix-rename@openssh.com.
-
-        Without it see `_rename_safely`.
-        """
-        table = self.table
-        node = table.node(src)
-        source, target = table.directory(opc), table.directory(targ_dir)
-        self.require_writable()
-        await self._both_ready(source, cn_src.name, target, cn_targ.name)
-        old, new = table.path_of(source, cn_src.name), table.path_of(target, cn_targ.name)
-        victim = None if targ is None else table.node(targ)
-        if node.vtype == Vtype.VDIR and table.is_ancestor(node, target):
-            raise VfsError(errno.EINVAL)
-        if victim is node:
-            return  # two names of one file: POSIX has nothing happen
-        if victim is not None:
-            if victim.vtype == Vtype.VDIR and node.vtype != Vtype.VDIR:
-                raise VfsError(errno.EISDIR)
-            if victim.vtype != Vtype.VDIR and node.vtype == Vtype.VDIR:
-                raise VfsError(errno.ENOTDIR)
-        try:
-            with self.changing((source, cn_src.name), (target, cn_targ.name)):
-                if self.session.posix_rename:
-                    await self.connection.submit(STATUS, sftp.posix_rename, old, new)
-                else:
-                    await self._rename_safely(old, new, victim)
-        except StatusError as exc:
-            raise await self.refiner.renamed(
-                exc, old, new, table.path(source), table.path(target)
-            ) from None
-        self._moved(node, source, cn_src.name, target, cn_targ.name, victim)
-
-    async def _rename_safely(self, old: bytes, new: bytes, victim: Node | None) -> None:
-        """Rename with what version 3 has: a RENAME that refuses an existing target.
-
-        First as it is. When it fails and there is a target, that is moved aside, the rename
-        made, and the old target removed; when the rename fails now, the target is moved back.
-        At no time is there a moment without a copy of either file on the server.
-        """
-        connection = self.connection
-        try:
-            await connection.submit(STATUS, sftp.rename, old, new)
-            return
-        except StatusError as exc:
-            # Version 3 has no code for an existing target: FAILURE mostly.
-            if exc.code not in (sftp.FX_FAILURE, 11):
-                raise
-            try:
-                attrs = await connection.submit(ATTRS, sftp.lstat, new)
-            except StatusError:
-                raise exc from None
-        is_directory = attrs.mode is not None and stat.S_ISDIR(attrs.mode)
-        if is_directory and await self.refiner.has_entries(new):
-            raise VfsError(errno.ENOTEMPTY)
-        aside = b"%b/.psshfs-%b" % (new.rpartition(b"/")[0], os.urandom(8).hex().encode())
-        # From here to the end or back: a cancelled caller must not leave the target aside.
-        with trio.CancelScope(shield=True):
-            await connection.submit(STATUS, sftp.rename, new, aside)
-            try:
-                await connection.submit(STATUS, sftp.rename, old, new)
-            except StatusError:
-                await connection.submit(STATUS, sftp.rename, aside, new)
-                raise
-            remove = sftp.rmdir if is_directory else sftp.remove
-            try:
-                await connection.submit(STATUS, remove, aside)
-            except StatusError as exc:
-                _log.warning("a replaced file stays as %r: %s", aside, exc)
-
-    def _moved(
-        self,
-        node: Node,
-        source: Node,
-        source_name: bytes,
-        target: Node,
-        target_name: bytes,
-        victim: Node | None,
-    ) -> None:
-        """Take in a rename that the server has made."""
-        if victim is not None:
-            self._unlinked(victim)
-        self.touched(source)
-        self.touched(target)
-        self.table.move(node, source, source_name, target, target_name)
-        if source is target:
-            if source.listing is not None:
-                source.listing.rename(source_name, target_name, node.fileid)
-        else:
-            if source.listing is not None:
-                source.listing.discard(source_name)
-            if target.listing is not None:
-                target.listing.discard(target_name)
-                target.listing.add(target_name, node.fileid)
-            if node.vtype == Vtype.VDIR:
-                if source.nlink > 2:
-                    source.nlink -= 1
-                if target.nlink > 1 and victim is None:
-                    target.nlink += 1
-        if victim is not None and (victim.va.size, victim.va.mtime) == (
-            node.va.size,
-            node.va.mtime,
-        ):
-            # They may have been two names of one file, unknown to us: then nothing has happened,
-            # and the old name is still there.
-            node.name_expiry = 0
-            for directory in (source, target):
-                if directory.listing is not None:
-                    directory.listing.expiry = 0

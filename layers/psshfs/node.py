@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .openfile import OpenFile
 
 ROOT_FILEID: Final = 1
-SIZE_MAX: Final = (1 << 63) - 1
 TARGET_MAX: Final = 4095
 """Longest target of a symbolic link, octets."""
 PATH_LEN_MAX: Final = 4095

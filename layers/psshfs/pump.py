@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket as _socket
@@ -30,6 +31,7 @@ _WINDOW = 16 << 20
 _PACKET = 1 << 18
 """Largest channel data we take, octets; OpenSSH packs as much as it has into one packet."""
 _MSG_IGNORE = 2
+_CHANNEL_TIME = 60
 _GOODBYE_TIME = 1.0
 
 
@@ -41,6 +43,9 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         self.closed = asyncio.Event()
         self.reason: Exception | None = None
         self.ending = ""
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        self._relay.attach(chan)
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         if datatype is None:
@@ -101,7 +106,9 @@ class Pump:
             session = await self._open_channel(connection, login, relay)
             self._detach()
             self.tell("ready", text=login.describe())
+            guard = asyncio.ensure_future(_guard(connection, relay, *login.keepalive()))
             await self._wait_end(session)
+            guard.cancel()
             relay.stop()
             if self._ended.is_set():
                 connection.close()
@@ -115,15 +122,23 @@ class Pump:
     ) -> _Session:
         session = _Session(relay)
         try:
-            channel, _ = await connection.create_session(
-                lambda: session,
-                subsystem="sftp",
-                encoding=None,
-                window=_WINDOW,
-                max_pktsize=_PACKET,
-                request_pty=False,
-                **login.environment(),
+            await asyncio.wait_for(
+                connection.create_session(
+                    lambda: session,
+                    subsystem="sftp",
+                    encoding=None,
+                    window=_WINDOW,
+                    max_pktsize=_PACKET,
+                    request_pty=False,
+                    **login.environment(),
+                ),
+                _CHANNEL_TIME,
             )
+        except TimeoutError:
+            raise ConnectError(
+                Cause.UNREACHABLE,
+                f"{login.name}: no answer to the request for sftp for {_CHANNEL_TIME} s; try again",
+            ) from None
         except asyncssh.ChannelOpenError as exc:
             raise ConnectError(
                 Cause.NO_SUBSYSTEM,
@@ -131,7 +146,7 @@ class Pump:
                 "ask its administrator for it",
             ) from exc
         _quicken(connection, relay)
-        relay.start(channel)
+        relay.start()
         return session
 
     async def _wait_end(self, session: _Session) -> None:
@@ -173,7 +188,8 @@ def _quicken(connection: asyncssh.SSHClientConnection, relay: Relay) -> None:
     """Spare what the ciphers in use do not need."""
     cipher: str = connection.get_extra_info("send_cipher")
     splitter = connection.get_extra_info("splitter")
-    if splitter is not None:
+    # Behind a jump host the splitter is that of the connection to the jump host.
+    if splitter is not None and splitter.connection is connection:
         splitter.before, splitter.after = relay.begin_batch, relay.end_batch
         received: str = connection.get_extra_info("recv_cipher")
         if "gcm" in received:
@@ -190,14 +206,38 @@ def _quicken(connection: asyncssh.SSHClientConnection, relay: Relay) -> None:
         setattr(connection, "send_packet", send_packet)  # noqa: B010 - mypy wants no assignment
 
 
+async def _guard(
+    connection: asyncssh.SSHClientConnection, relay: Relay, interval: int, count: int
+) -> None:
+    """Have the server asked whether it lives, but only while it is silent.
+
+    asyncssh sets a timer anew for each packet, which is a sixth of what a small packet costs;
+    a server that sends needs no such proof.
+    """
+    seen = -1
+    is_asked = True
+    while interval:
+        if relay.received != seen:
+            seen = relay.received
+            if is_asked:
+                connection.set_keepalive(0)
+                is_asked = False
+        elif not is_asked:
+            connection.set_keepalive(interval, count)
+            is_asked = True
+        await asyncio.sleep(interval)
+
+
 def _leave() -> NoReturn:
     # Straight out: nobody is left to be told, and nothing of ours outlives the process.
     os._exit(0)
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> NoReturn:
     """Run the pump on the descriptors named by `argv`."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # What asyncio and asyncssh have to say would come between us and the user's terminal.
+    logging.disable()
     data = _socket.socket(fileno=int(argv[1]))
     status = _socket.socket(fileno=int(argv[2]))
     for end in (data, status):
@@ -215,9 +255,9 @@ def main(argv: list[str]) -> int:
         failure = ConnectError(Cause.DIED, f"{orders.host}: {type(exc).__name__}: {exc}")
     if failure is not None:
         pump.tell("failed", kind=failure.kind.value, text=failure.message)
-        return 1
-    return 0
+    # Nothing is left to be put in order, and nobody should wait for the interpreter to do so.
+    os._exit(0 if failure is None else 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    main(sys.argv)

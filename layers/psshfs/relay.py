@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket as _socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 _READ_SIZE = 1 << 18
@@ -56,9 +57,12 @@ class Relay:
         self.received = 0
         """Octets that came from the server."""
 
-    def start(self, channel: Channel) -> None:
-        """Begin to move octets to `channel`; the other direction begins with `deliver`."""
+    def attach(self, channel: Channel) -> None:
+        """Say which channel it is; before anything is delivered."""
         self._channel = channel
+
+    def start(self) -> None:
+        """Begin to move octets to the channel; the other direction begins with `deliver`."""
         self._loop.add_reader(self._fd, self._read)
 
     def stop(self) -> None:
@@ -115,6 +119,7 @@ class Relay:
             del pieces[:done]
             if sent:
                 pieces[0] = memoryview(pieces[0])[sent:]
+                break
         if pieces and not self._full:
             self._full = True
             assert self._channel is not None
@@ -142,7 +147,8 @@ class Relay:
             self._end()
             return
         assert self._channel is not None
-        self._channel.write(data)
+        with suppress(OSError):  # closed by the server, which is about to be told
+            self._channel.write(data)
 
     def pause_writing(self) -> None:
         """Read nothing more from the socket: the server takes nothing for now."""

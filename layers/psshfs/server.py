@@ -26,14 +26,15 @@ from ...native.constants import (
 )
 from ...native.errors import VfsError
 from ...native.records import Cookie, Cred, Kargs, Newinfo, Statvfs
+from .attributes import SIZE_MAX
 from .attrops import AttrOperations
 from .connection import Connection, ConnectionStatistics, open_connection
 from .errmap import StatusError
 from .files import FileOperations
 from .looking import LookOperations
-from .names import NameOperations
 from .node import PATH_LEN_MAX
 from .options import PsshfsOptions
+from .renaming import RenameOperations
 from .session import Session, open_session
 from .slot import STATUS, STATVFS
 
@@ -87,7 +88,7 @@ class PsshfsStatistics(NamedTuple):
     connection: ConnectionStatistics
 
 
-class Psshfs(LookOperations, NameOperations, FileOperations, AttrOperations):
+class Psshfs(LookOperations, RenameOperations, FileOperations, AttrOperations):
     """The file server. Made by `mount_psshfs`, which also owns its tasks and its connection."""
 
     def __init__(
@@ -131,9 +132,10 @@ class Psshfs(LookOperations, NameOperations, FileOperations, AttrOperations):
         """Ask by statvfs@openssh.com about the mounted directory; zeros without it."""
         if self.session.statvfs:
             try:
-                return await self.connection.submit(
+                state = await self.connection.submit(
                     STATVFS, sftp.statvfs, self.table.path(self.table.root)
                 )
+                return Statvfs(*(min(value, SIZE_MAX) for value in state))
             except StatusError as exc:
                 if exc.errno != errno.EOPNOTSUPP:
                     raise

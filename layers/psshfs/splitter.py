@@ -18,6 +18,7 @@ _ROOM = 1 << 17
 _BLOCK = 16
 """Octets that asyncssh takes first of a packet: the cipher's block."""
 _TAG = 16
+_SMALL = 4096
 _PACKET_MAX = (1 << 18) + 4096
 
 
@@ -32,7 +33,7 @@ class Splitter(asyncio.BufferedProtocol):
         self._finds = False
         self.before: Callable[[], None] | None = None
         self.after: Callable[[], None] | None = None
-        self._connection = connection
+        self.connection = connection
         self._view = memoryview(bytearray(_SIZE))
         self._start = 0
         self._end = 0
@@ -44,7 +45,7 @@ class Splitter(asyncio.BufferedProtocol):
         octets held back that the connection waits for. Only the connection knows; when its
         insides are not those that we know, everything goes on as before.
         """
-        inside = vars(self._connection)
+        inside = vars(self.connection)
         if inside.get("_inpbuf") == b"" and inside.get("_packet") == b"":
             self._finds = True
 
@@ -72,7 +73,7 @@ class Splitter(asyncio.BufferedProtocol):
 
     def _pass_packets(self) -> None:
         view, start, end = self._view, self._start, self._end
-        receive = self._connection.data_received
+        receive = self.connection.data_received
         while end - start >= _BLOCK:
             length = int.from_bytes(view[start : start + 4], "big") + 4 + _TAG
             if length > _PACKET_MAX:
@@ -80,34 +81,37 @@ class Splitter(asyncio.BufferedProtocol):
                 return
             if end - start < length:
                 return
-            receive(bytes(view[start : start + _BLOCK]))
-            receive(bytes(view[start + _BLOCK : start + length]))
+            if length <= _SMALL:  # one call more costs more than the copy
+                receive(bytes(view[start : start + length]))
+            else:
+                receive(bytes(view[start : start + _BLOCK]))
+                receive(bytes(view[start + _BLOCK : start + length]))
             self._start = start = start + length
 
     def _pass_all(self) -> None:
         if self._start < self._end:
             data = bytes(self._view[self._start : self._end])
             self._start = self._end
-            self._connection.data_received(data)
+            self.connection.data_received(data)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Pass on."""
-        self._connection.connection_made(transport)
+        self.connection.connection_made(transport)
 
     def eof_received(self) -> None:
         """Pass on, with what is left."""
         self._pass_all()
-        self._connection.eof_received()
+        self.connection.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass on, with what is left."""
         self._pass_all()
-        self._connection.connection_lost(exc)
+        self.connection.connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Pass on."""
-        self._connection.pause_writing()
+        self.connection.pause_writing()
 
     def resume_writing(self) -> None:
         """Pass on."""
-        self._connection.resume_writing()
+        self.connection.resume_writing()

@@ -38,6 +38,7 @@ from ...native.errors import (
     TransportError,
 )
 from ...native.frames import frame_length
+from ...native.memory import unset_memory
 from ...native.records import Buffer
 
 BACKLOG: Final = 64
@@ -241,7 +242,7 @@ class Putter:
                 break
             if length > _RECEIVE // 2:
                 # Most of it is still to come: straight into memory of its own.
-                self._long = memoryview(bytearray(length))
+                self._long = unset_memory(length)
                 self._long[: end - start] = self._view[start:end]
                 self._have = end - start
                 self._start = self._end = 0

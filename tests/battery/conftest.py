@@ -59,11 +59,13 @@ async def fs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ta
         with mounts.use(stack.name, stack.command) as (place, origin), trio.fail_after(TIMEOUT):
             host = OsTarget(bytes(place))
             host.origin = origin if stack.command.remote else None
+            host.race_errors = stack.race_errors
             yield host
             await host.verify()
         return
     assert stack.build is not None
     with trio.fail_after(TIMEOUT):
         async with stack.build(tmp_path, None) as target:
+            target.race_errors = stack.race_errors
             yield target
             await target.verify()

@@ -61,9 +61,14 @@ async def test_each_name_once(fs: Target) -> None:
 
 
 async def test_thousand(fs: Target) -> None:
-    await fs.mkdir(b"d")
-    for number in range(1_000):
-        await fs.symlink(b"x", b"d/%04d" % number)
+    if fs.origin is not None:  # nobody has asked for it yet, and it is quicker there
+        (fs.origin / "d").mkdir()
+        for number in range(1_000):
+            (fs.origin / f"d/{number:04}").symlink_to("x")
+    else:
+        await fs.mkdir(b"d")
+        for number in range(1_000):
+            await fs.symlink(b"x", b"d/%04d" % number)
     assert await fs.listdir(b"d") == [b"%04d" % number for number in range(1_000)]
     for number in range(0, 1_000, 2):
         await fs.unlink(b"d/%04d" % number)

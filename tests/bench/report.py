@@ -76,8 +76,10 @@ class Report:
             return Text("")
         rates = self.rates(row, contender.key)
         if not rates:
-            fault = self._results.faults.get((row.key, contender.key), "not measured")
-            self._fall_short(row, contender, fault)
+            reason = self._results.faults.get((row.key, contender.key))
+            if reason is None:
+                return Text("-")  # the user had enough before it came to this
+            self._fall_short(row, contender, reason)
             return Text("FAILED", style="bold red")
         cell = Text()
         ratio = self._ratio(row, contender.key, SSHFS)

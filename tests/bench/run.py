@@ -147,12 +147,14 @@ def _remove(place: Path) -> None:
 
 def _inside(out: Console, quick: bool) -> list[Shortfall]:
     """Measure what needs no mount: frames, and pairs of layers in one process."""
-    shortfalls: list[Shortfall] = []
+    # Imported here: without ours installed, sshfs can be measured all the same.
+    from .frames import print_frames
     from .pairs import print_pairs
 
     out.print()
-    shortfalls += print_pairs(out, 3 if quick else 9)
-    return shortfalls
+    shortfalls = print_pairs(out, 3 if quick else 9)
+    out.print()
+    return shortfalls + print_frames(out)
 
 
 if __name__ == "__main__":

@@ -306,6 +306,18 @@ def test_no_fusermount() -> None:
     check(outcome, Status.FUSE_MISSING, "apt-get install fuse3", "mount_puffs")
 
 
+@pytest.mark.skipif(
+    "user_allow_other" in Path("/etc/fuse.conf").read_text().split("\n"),
+    reason="here everybody may use allow_other",
+)
+@pytest.mark.parametrize("word", ["allow_other", "allow_root"])
+def test_no_permission_to_let_others_in(word: str) -> None:
+    with open_to_all() as place:
+        place.chmod(0o777)
+        outcome = as_nobody(*tmpfs(place, "-o", word))
+    check(outcome, Status.FUSE_PERMISSION, f"{word} .*/etc/fuse.conf", "mount_puffs")
+
+
 def test_misfit_stack(point: Path) -> None:
     outcome = run(*tmpfs(point, stack="puffs|tmpfs"))
     check(outcome, Status.STACK, "nearest .* 'puffs.p2k.tmpfs'", "mount_puffs")
@@ -314,6 +326,11 @@ def test_misfit_stack(point: Path) -> None:
 def test_unknown_option(point: Path) -> None:
     outcome = run(*tmpfs(point, "-o", "sise=1M"))
     check(outcome, Status.USAGE, "unknown option 'sise'; did you mean 'size'", "mount_puffs")
+
+
+def test_log_file_that_cannot_be_written(point: Path) -> None:
+    outcome = run(*tmpfs(point, "-o", "log=/no/such/directory/log"))
+    check(outcome, Status.USAGE, "log=/no/such/directory/log': No such file", "mount_puffs")
 
 
 def test_environment_that_makes_no_sense(point: Path) -> None:

@@ -64,7 +64,8 @@ NEAREST = "; the nearest stack that works is "
         ),
         (
             "puffs|tmpfs",
-            f"'puffs' needs a file server below it (p2k or psshfs), but got 'tmpfs', which offers {FS}",
+            "'puffs' needs a file server below it (p2k or psshfs), "
+            f"but got 'tmpfs', which offers {FS}",
             "puffs|p2k|tmpfs",
         ),
         (
@@ -75,7 +76,8 @@ NEAREST = "; the nearest stack that works is "
         ),
         (
             "puffs|puffs|psshfs",
-            f"'puffs' needs a file server below it (p2k or psshfs), but got 'puffs', which offers {FS}",
+            "'puffs' needs a file server below it (p2k or psshfs), "
+            f"but got 'puffs', which offers {FS}",
             "puffs|p2k|puffs|psshfs",
         ),
         ("puffs|psshfs|p2k", "'psshfs' has nothing below it, but got 'p2k'", "puffs|psshfs"),

@@ -32,8 +32,9 @@ from syspuffs.native.constants import (
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import VTYPE_TO_IFMT, Buffer, Componentname, Cred, Vattr
 
+from .nodes import OURSELVES, RawEntry, StaleNameError, system_call
 from .target import DirEntry, Statvfs, system_statvfs
-from .walk import OURSELVES, RawEntry, StaleNameError, WalkTarget, system_call
+from .walk import WalkTarget
 
 
 class VfsTarget(WalkTarget[Vnode]):

@@ -11,6 +11,7 @@ import ctypes
 import gc
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterable
@@ -21,7 +22,8 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _PATIENCE: Final = 5.0
 """For how many seconds a process may take to vanish after its test, before it is a leak."""
 
-FUSE_TYPES: Final = ("fuse", "fuse.")
+UMOUNT: Final = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
+UMOUNT_LAZILY: Final = [*UMOUNT, "-l" if os.geteuid() == 0 else "-z"]
 
 
 class MountLine(NamedTuple):
@@ -128,7 +130,7 @@ class Snapshot:
     def leaks(self, allowed: Allowed) -> list[str]:
         """Return a line for each thing left behind, after some patience.
 
-        Kills processes that it names, so that they do not disturb the tests to come.
+        Kills processes and takes away mounts that it names: they are not to disturb later tests.
         """
         deadline = time.monotonic() + _PATIENCE
         while True:
@@ -140,17 +142,15 @@ class Snapshot:
         for pid in self._processes(allowed):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for point in self._left_mounts(allowed):
+            subprocess.run([*UMOUNT_LAZILY, point], check=False)
         return lines
 
     def _leaks(self, allowed: Allowed) -> list[str]:
         lines = [
             f"process left behind: {pid} {command_line(pid)}" for pid in self._processes(allowed)
         ]
-        lines += [
-            f"mount left behind: {point}"
-            for point in sorted(fuse_mounts() - self._mounts - allowed.mounts)
-            if point.startswith(self._place)
-        ]
+        lines += [f"mount left behind: {point}" for point in self._left_mounts(allowed)]
         lines += [
             f"descriptor left open: {fd} -> {text}"
             for fd, text in sorted(_descriptors().items())
@@ -159,6 +159,10 @@ class Snapshot:
         return lines + [
             f"thread left behind: {name}" for name in sorted(_threads() - self._threads)
         ]
+
+    def _left_mounts(self, allowed: Allowed) -> list[str]:
+        come = fuse_mounts() - self._mounts - allowed.mounts
+        return sorted(point for point in come if point.startswith(self._place))
 
     def _processes(self, allowed: Allowed) -> list[int]:
         reap(children(os.getpid()))

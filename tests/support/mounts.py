@@ -19,12 +19,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from .leaks import ALLOWED, children, command_line, descendants, mounts, reap
+from .leaks import (
+    ALLOWED,
+    UMOUNT,
+    UMOUNT_LAZILY,
+    children,
+    command_line,
+    descendants,
+    mounts,
+    reap,
+)
 from .logs import BAD_LINE
 from .sshd import Sshd
 
-UMOUNT: Final = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
-UMOUNT_LAZILY: Final = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
 COMMAND_TIMEOUT: Final = 30.0
 """How long a mount command or umount may take, seconds."""
 

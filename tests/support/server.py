@@ -38,8 +38,9 @@ from syspuffs.native.records import (
     Vattr,
 )
 
+from .nodes import OURSELVES, RawEntry, system_call
 from .target import DirEntry, Statvfs, system_statvfs
-from .walk import OURSELVES, RawEntry, WalkTarget, system_call
+from .walk import WalkTarget
 
 DIRENT_HEAD = 24
 """What an entry counts beside its name against `resid` of readdir, octets."""

@@ -141,6 +141,8 @@ class Target(ABC):
     """A tree under test. `origin` is the directory of the host behind it, where there is one."""
 
     origin: Path | None = None
+    race_errors: frozenset[int] = frozenset()
+    """Errnos that a call may meet, beside the proper ones, when others rename what it works on."""
 
     @abstractmethod
     async def open(self, path: bytes, flags: int, mode: int = 0o666) -> File: ...

@@ -19,10 +19,8 @@ from pathlib import Path
 import pytest
 
 from ..support.expect import error_name
-from ..support.leaks import children, command_line, reap
+from ..support.leaks import UMOUNT, UMOUNT_LAZILY, children, command_line, reap
 from ..support.mounts import (
-    UMOUNT,
-    UMOUNT_LAZILY,
     Ground,
     MountCommand,
     Mounted,
@@ -218,11 +216,30 @@ def test_call_in_flight(tmp_path: Path) -> None:
         assert asking.wait() in GONE
 
 
+def test_silent_server(tmp_path: Path) -> None:
+    """A server that keeps the connection and says nothing is dead after request_timeout."""
+    trigger = tmp_path / "trigger"
+    with garbled(tmp_path, "silence", trigger, "request_timeout=1") as made:
+        trigger.write_text("")
+        assert ask(lambda: os.stat(made.point / "never-asked-for")) in GONE | {errno.ETIMEDOUT}
+        assert ask(lambda: os.listdir(made.point)) in GONE | {errno.ETIMEDOUT}
+
+
+def test_unmount_of_a_silent_server(tmp_path: Path) -> None:
+    """umount does not wait for who will never answer, and the processes end."""
+    trigger = tmp_path / "trigger"
+    with garbled(tmp_path, "silence", trigger) as made:
+        trigger.write_text("")
+        asking = Asking(lambda: unmount(made.point))
+        asking.wait(15.0)
+        assert wait_until(lambda: not left(made), 15.0), left(made)
+
+
 GARBAGE = ["length-huge", "length-zero", "length-short", "unknown-id", "unknown-type", "cut"]
 
 
 @contextmanager
-def garbled(tmp_path: Path, mode: str, trigger: Path) -> Iterator[Mounted]:
+def garbled(tmp_path: Path, mode: str, trigger: Path, *extra: str) -> Iterator[Mounted]:
     """A mount on a server that goes wrong in the way `mode` when `trigger` appears."""
     garbler = Path(__file__).with_name("garbler.py")
     server = f"{sys.executable} {garbler} {mode} {trigger} {find_sftp_server()}"
@@ -231,7 +248,7 @@ def garbled(tmp_path: Path, mode: str, trigger: Path) -> Iterator[Mounted]:
     prepare(ground)
 
     def argv(ground: Ground) -> list[str]:
-        options = words([*ground.options, f"sftp_server={server}"])
+        options = words([*ground.options, f"sftp_server={server}", *extra])
         return [*python_command("mount_psshfs"), *options, f":{ground.origin}", str(ground.point)]
 
     with dying(MountCommand("puffs|psshfs", argv), ground) as made:

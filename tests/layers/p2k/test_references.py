@@ -148,8 +148,8 @@ async def test_renames_against_removals_never_deadlock() -> None:
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
                 for number in range(4):
-                    pair = dirs if number % 2 else dirs[::-1]
-                    nursery.start_soon(shuffle, *pair, b"f%d" % number)
+                    source, target = dirs if number % 2 else dirs[::-1]
+                    nursery.start_soon(shuffle, source, target, b"f%d" % number)
         assert not any(vp.lock.is_locked for vp in fs.mount)
 
 

@@ -45,7 +45,7 @@ class Clock:
 async def sftp_server(*flags: str) -> AsyncIterator[socket.socket]:
     """Run OpenSSH's sftp-server with `flags`; give our end of its socket pair."""
     near, far = socket.socketpair()
-    process = subprocess.Popen([SFTP_SERVER, *flags], stdin=far, stdout=far)
+    process = subprocess.Popen([SFTP_SERVER, *flags], stdin=far.fileno(), stdout=far.fileno())
     far.close()
     try:
         yield near

@@ -8,20 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from syspuffs.native import sftp
 from syspuffs.native.constants import FSYNC_WAIT, FWRITE, Vtype
 from syspuffs.native.records import Statvfs, Vattr, lookup_cn
 
 from .harness import (
     CRED,
     SECOND,
+    attrs,
     list_all,
     look,
     make,
     mkdir,
     mounted,
     names_of,
+    packet,
     read_file,
     root_of,
+    scripted,
+    status,
 )
 from .test_names import errno_of
 
@@ -119,3 +124,41 @@ async def test_a_rename_that_fails_after_all_brings_the_target_back(
         assert await errno_of(over) == errno.ENOENT
         assert os.listdir(tmp_path) == ["b"]
         assert (tmp_path / "b").read_bytes() == b"B"
+
+
+@pytest.mark.logs("a replaced file stays as")
+@pytest.mark.parametrize("fails", [True, False])
+async def test_the_order_of_a_safe_rename(fails: bool) -> None:
+    def path_of(body: bytes) -> bytes:
+        return body[4 : 4 + int.from_bytes(body[:4], "big")]
+
+    steps: list[str] = []
+
+    def handler(kind: int, number: int, body: bytes) -> bytes | None:
+        path = path_of(body)
+        if kind == sftp.FXP_LSTAT:
+            return packet(sftp.FXP_ATTRS, number, attrs(size=len(path)))
+        if kind == sftp.FXP_RENAME:
+            target = path_of(body[4 + len(path) :])
+            aside = b"/.psshfs-"
+            steps.append(f"{path[:9].decode()} {target[:9].decode()}")
+            if path == b"/a" and (len(steps) == 1 or fails):
+                return status(number, sftp.FX_FAILURE)
+            assert (path == b"/a") or path.startswith(aside) or target.startswith(aside)
+        if kind == sftp.FXP_REMOVE:
+            steps.append(f"remove {path[:9].decode()}")
+            return status(number, sftp.FX_FAILURE)
+        return status(number, sftp.FX_OK)
+
+    async with scripted(handler) as (server, _):
+        root = root_of(server)
+        a, b = await look(server, b"a"), await look(server, b"b")
+        rename = server.rename(
+            root, a.cookie, lookup_cn(b"a", CRED), root, b.cookie, lookup_cn(b"b", CRED)
+        )
+        if fails:
+            assert await errno_of(rename) == errno.EIO
+            assert steps == ["/a /b", "/b /.psshfs-", "/a /b", "/.psshfs- /b"]
+        else:
+            await rename
+            assert steps == ["/a /b", "/b /.psshfs-", "/a /b", "remove /.psshfs-"]

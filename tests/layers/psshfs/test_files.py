@@ -209,7 +209,7 @@ async def test_setattr(tmp_path: Path) -> None:
             late = server.setattr(info.cookie, Vattr(mtime=time), CRED)
             assert await errno_of(late) == errno.EINVAL
         before, _ = await server.getattr(info.cookie, CRED)
-        assert await server.setattr(info.cookie, Vattr(), CRED) != (None, 0)
+        assert (await server.setattr(info.cookie, Vattr(), CRED))[0] == before
         assert (await server.getattr(info.cookie, CRED))[0] == before
         directory = server.setattr(root_of(server), Vattr(size=0), CRED)
         assert await errno_of(directory) == errno.EISDIR
@@ -449,7 +449,7 @@ async def test_a_change_of_mode_does_not_hide_a_change_of_data(tmp_path: Path) -
 async def test_too_many_open_files(tmp_path: Path) -> None:
     shell = ["/bin/sh", "-c", f"ulimit -n 40; exec {SFTP_SERVER}"]
     near, far = socket.socketpair()
-    with subprocess.Popen(shell, stdin=far, stdout=far) as process:
+    with subprocess.Popen(shell, stdin=far.fileno(), stdout=far.fileno()) as process:
         far.close()
         async with mount_psshfs(near, os.fsencode(tmp_path)) as server:
             assert 0 < server.session.max_handles <= 40

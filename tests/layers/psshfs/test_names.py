@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -511,3 +512,26 @@ async def test_statvfs_and_pathconf(tmp_path: Path) -> None:
         assert await server.pathconf(root, os.pathconf_names["PC_NAME_MAX"]) == 255
         assert await errno_of(server.pathconf(root, 12345)) == errno.EINVAL
         assert b"fileid 1" in await server.print(root)
+
+
+async def test_between_file_systems_of_the_server(tmp_path: Path) -> None:
+    far = Path("/dev/shm")
+    if not far.is_dir() or far.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs two file systems")
+    with tempfile.TemporaryDirectory(dir=far) as name:
+        there, here = os.fsencode(name).lstrip(b"/"), os.fsencode(tmp_path).lstrip(b"/")
+        async with mounted(Path("/")) as server:
+            source, target = await look(server, there), await look(server, here)
+            f = await make(server, b"f", b"1", directory=source.cookie)
+            cn = lookup_cn(b"f", CRED)
+            move = server.rename(source.cookie, f.cookie, cn, target.cookie, None, cn)
+            assert await errno_of(move) == errno.EXDEV
+            link = server.link(target.cookie, f.cookie, cn)
+            assert await errno_of(link) == errno.EXDEV
+            assert await read_file(server, f.cookie) == b"1"
+
+
+async def test_an_exception_of_the_users_comes_out_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with mounted(tmp_path):
+            raise ZeroDivisionError

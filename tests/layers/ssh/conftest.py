@@ -9,6 +9,7 @@ import pytest
 
 from ...support.leaks import ALLOWED
 from ...support.sshd import Sshd
+from .harness import other_server
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,14 @@ def shared_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 @pytest.fixture
 def sshd(shared_sshd: Sshd) -> Sshd:
     return shared_sshd
+
+
+@pytest.fixture(scope="session")
+def password_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
+    """Give ssh options that lead to a server with a password: secret."""
+    directory = tmp_path_factory.mktemp("server")
+    with other_server("password", directory, is_shared=True) as options:
+        yield options
 
 
 @pytest.fixture

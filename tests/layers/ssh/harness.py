@@ -11,6 +11,8 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +22,9 @@ import trio
 
 from syspuffs.layers.psshfs.stream import ConnectError, SshOptions, Stream, open_stream
 from syspuffs.layers.psshfs.target import parse_target
+
+from ...support.leaks import ALLOWED
+from ...support.sshd import Sshd, make_key
 
 INIT = struct.pack(">IBI", 5, 1, 3)
 LIMIT = 20.0
@@ -54,6 +59,49 @@ async def fail_stream(target: str, options: SshOptions, *, local: bool = False) 
         await try_stream(target, options, local=local)
     assert "\n" not in caught.value.message
     return caught.value
+
+
+def words(sshd: Sshd, *first: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Give the options that let a client in, `first` before them, some left out."""
+    rest = (option for option in sshd.options if option.partition("=")[0] not in without)
+    return (*first, *rest)
+
+
+@contextmanager
+def other_server(
+    mode: str, tmp_path: Path, *, is_shared: bool = False
+) -> Iterator[tuple[str, ...]]:
+    """Run `server.py` and give the options that lead to it; shared means for many tests."""
+    key = make_key(tmp_path / "server_key")
+    known = tmp_path / "server_known"
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("server.py")), mode, str(key)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if is_shared:
+            ALLOWED.add_process(process.pid)
+            for pipe in (process.stdin, process.stdout):
+                ALLOWED.add_descriptor(os.readlink(f"/proc/self/fd/{pipe.fileno()}"))
+        port = int(process.stdout.readline())
+        known.write_text(f"[127.0.0.1]:{port} {Path(f'{key}.pub').read_text()}")
+        try:
+            yield (
+                f"Port={port}",
+                "User=me",
+                f"UserKnownHostsFile={known}",
+                "GlobalKnownHostsFile=none",
+                "IdentityFile=none",
+                "IdentityAgent=none",
+            )
+        finally:
+            process.kill()
+
+
+def plain(options: tuple[str, ...], **more: object) -> SshOptions:
+    return SshOptions(config_file="none", options=options, **more)  # type: ignore[arg-type]
 
 
 class Person:

@@ -10,8 +10,7 @@ import trio
 from syspuffs.layers.psshfs.stream import Cause, SshOptions
 
 from ...support.sshd import Sshd
-from .harness import fail_stream
-from .test_login import other_server, plain, words
+from .harness import fail_stream, other_server, plain, words
 
 pytestmark = pytest.mark.sshd
 

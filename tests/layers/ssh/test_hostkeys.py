@@ -188,7 +188,7 @@ async def test_certified_host(tmp_path: Path) -> None:
         assert error.kind in (Cause.UNKNOWN_HOST_KEY, Cause.CHANGED_HOST_KEY)
 
 
-@pytest.mark.parametrize("answer", ["yes", "fingerprint", "no", ""])
+@pytest.mark.parametrize("answer", ["yes", "fingerprint", "no"])
 def test_person_is_asked(answer: str, sshd: Sshd, known: Path) -> None:
     key = asyncssh.read_public_key(sshd.host_keys["ed25519"].with_suffix(".pub"))
     words = options(sshd, known, "ask", batch=False).options

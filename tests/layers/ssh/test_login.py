@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,52 +15,15 @@ import pytest
 from syspuffs.layers.psshfs.stream import Cause, SshOptions
 
 from ...support.sshd import Sshd, find_program, list_descendants, make_key
-from .harness import Person, fail_stream, try_stream
+from .harness import Person, fail_stream, other_server, plain, try_stream, words
 
 pytestmark = pytest.mark.sshd
-
-
-def words(sshd: Sshd, *first: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Give the options that let a client in, `first` before them, some left out."""
-    rest = (option for option in sshd.options if option.partition("=")[0] not in without)
-    return (*first, *rest)
 
 
 def allow(sshd: Sshd, key: Path) -> None:
     """Let the owner of `key` log in."""
     with sshd.authorized_keys.open("a") as file:
         file.write(Path(f"{key}.pub").read_text())
-
-
-@contextmanager
-def other_server(mode: str, tmp_path: Path) -> Iterator[tuple[str, ...]]:
-    """Run `server.py` and give the options that lead to it."""
-    key = make_key(tmp_path / "server_key")
-    known = tmp_path / "server_known"
-    with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("server.py")), mode, str(key)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        known.write_text(f"[127.0.0.1]:{port} {Path(f'{key}.pub').read_text()}")
-        try:
-            yield (
-                f"Port={port}",
-                "User=me",
-                f"UserKnownHostsFile={known}",
-                "GlobalKnownHostsFile=none",
-                "IdentityFile=none",
-                "IdentityAgent=none",
-            )
-        finally:
-            process.kill()
-
-
-def plain(options: tuple[str, ...], **more: object) -> SshOptions:
-    return SshOptions(config_file="none", options=options, **more)  # type: ignore[arg-type]
 
 
 async def test_default_key_and_home_configuration(sshd: Sshd, home: Path) -> None:
@@ -274,33 +236,31 @@ def test_askpass_without_a_terminal(sshd: Sshd, locked_key: Path, tmp_path: Path
         assert "ok" in person.outcome()
 
 
-def test_password(tmp_path: Path) -> None:
-    with other_server("password", tmp_path) as options:
-        with Person("127.0.0.1:", options=options) as person:
-            for word in ("wrong", "secret"):
-                person.wait_for("Password for me@127.0.0.1")
-                person.wait_for(": ")
-                assert not person.echoes()
-                person.type(word)
-            assert "ok" in person.outcome()
-        with Person("127.0.0.1:", options=("NumberOfPasswordPrompts=1", *options)) as person:
+def test_password(password_server: tuple[str, ...]) -> None:
+    with Person("127.0.0.1:", options=password_server) as person:
+        for word in ("wrong", "secret"):
+            person.wait_for("Password for me@127.0.0.1")
             person.wait_for(": ")
-            person.type("wrong")
-            outcome = person.outcome()
-            assert outcome["kind"] == "AUTHENTICATION"
-            assert "password" in outcome["text"]
+            assert not person.echoes()
+            person.type(word)
+        assert "ok" in person.outcome()
+    once = ("NumberOfPasswordPrompts=1", *password_server)
+    with Person("127.0.0.1:", options=once) as person:
+        person.wait_for(": ")
+        person.type("wrong")
+        outcome = person.outcome()
+        assert outcome["kind"] == "AUTHENTICATION"
+        assert "password" in outcome["text"]
 
 
-async def test_password_given_in_advance(tmp_path: Path) -> None:
-    for mode in ("password",):
-        with other_server(mode, tmp_path) as options:
-            batch = ("BatchMode=yes", *options)
-            assert "secret" not in repr(plain(batch, password="secret"))
-            await try_stream("127.0.0.1:", plain(batch, password="secret"))
-            error = await fail_stream("127.0.0.1:", plain(batch, password="wrong"))
-            assert error.kind is Cause.AUTHENTICATION
-            error = await fail_stream("127.0.0.1:", plain(batch))
-            assert "BatchMode" in error.message
+async def test_password_given_in_advance(password_server: tuple[str, ...]) -> None:
+    batch = ("BatchMode=yes", *password_server)
+    assert "secret" not in repr(plain(batch, password="secret"))
+    await try_stream("127.0.0.1:", plain(batch, password="secret"))
+    error = await fail_stream("127.0.0.1:", plain(batch, password="wrong"))
+    assert error.kind is Cause.AUTHENTICATION
+    error = await fail_stream("127.0.0.1:", plain(batch))
+    assert "BatchMode" in error.message
 
 
 def test_password_must_be_changed(tmp_path: Path) -> None:
@@ -329,24 +289,35 @@ def test_questions_of_the_server(tmp_path: Path) -> None:
         assert "ok" in person.outcome()
 
 
-def test_password_is_not_sent_to_a_changed_host(tmp_path: Path) -> None:
-    with other_server("password", tmp_path) as options:
-        known = tmp_path / "changed"
-        key = Path(f"{make_key(tmp_path / 'other')}.pub").read_text()
-        known.write_text(f"[127.0.0.1]:{options[0].partition('=')[2]} {key}")
-        first = (f"UserKnownHostsFile={known}", "StrictHostKeyChecking=no")
-        with Person("127.0.0.1:", options=(*first, *options)) as person:
-            outcome = person.outcome()
-        assert outcome["kind"] == "AUTHENTICATION"
-        assert "changed" in outcome["text"]
+def test_password_is_not_sent_to_a_changed_host(
+    password_server: tuple[str, ...], tmp_path: Path
+) -> None:
+    known = tmp_path / "changed"
+    key = Path(f"{make_key(tmp_path / 'other')}.pub").read_text()
+    known.write_text(f"[127.0.0.1]:{password_server[0].partition('=')[2]} {key}")
+    first = (f"UserKnownHostsFile={known}", "StrictHostKeyChecking=no")
+    with Person("127.0.0.1:", options=(*first, *password_server)) as person:
+        outcome = person.outcome()
+    assert outcome["kind"] == "AUTHENTICATION"
+    assert "changed" in outcome["text"]
 
 
-def test_interrupt_at_the_prompt(tmp_path: Path) -> None:
+async def test_password_is_not_sent_to_a_jump_host(
+    password_server: tuple[str, ...], sshd: Sshd, tmp_path: Path
+) -> None:
+    """The password given in advance is the target's, and no other host's."""
+    file = tmp_path / "config"
+    lines = "".join(f"  {option.replace('=', ' ', 1)}\n" for option in password_server)
+    file.write_text(f"Host hop\n  HostName 127.0.0.1\n  BatchMode yes\n{lines}")
+    options = SshOptions(config_file=str(file), options=("ProxyJump=hop",), password="secret")
+    error = await fail_stream(f"{sshd.host}:", options)
+    assert error.kind is Cause.AUTHENTICATION
+    assert "jump host" in error.message
+
+
+def test_interrupt_at_the_prompt(password_server: tuple[str, ...]) -> None:
     """^C ends everything and leaves a terminal that echoes."""
-    with (
-        other_server("password", tmp_path) as options,
-        Person("127.0.0.1:", options=options) as person,
-    ):
+    with Person("127.0.0.1:", options=password_server) as person:
         person.wait_for("Password")
         person.wait_for(": ")
         os.write(person.master, b"\x03")
@@ -354,12 +325,9 @@ def test_interrupt_at_the_prompt(tmp_path: Path) -> None:
         assert person.echoes()
 
 
-def test_death_at_the_prompt(tmp_path: Path) -> None:
+def test_death_at_the_prompt(password_server: tuple[str, ...]) -> None:
     """When nobody waits for the answer any more, the question ends and the terminal echoes."""
-    with (
-        other_server("password", tmp_path) as options,
-        Person("127.0.0.1:", options=options) as person,
-    ):
+    with Person("127.0.0.1:", options=password_server) as person:
         person.wait_for("Password")
         person.wait_for(": ")
         (pump,) = list_descendants(person.process.pid)

@@ -106,8 +106,12 @@ async def test_transfer_over_new_keys(tmp_path: Path) -> None:
         await check_transfer(options, sshd.host, tmp_path, 24)
 
 
-async def test_transfer_through_a_jump_host(sshd: Sshd, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cipher", ["aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com"])
+async def test_transfer_through_a_jump_host(cipher: str, sshd: Sshd, tmp_path: Path) -> None:
     file = tmp_path / "config"
     lines = "".join(f"  {option.replace('=', ' ', 1)}\n" for option in sshd.options)
-    file.write_text(f"Host target\n  ProxyJump hop\nHost *\n  HostName {sshd.host}\n{lines}")
+    file.write_text(
+        f"Host hop\n  Ciphers {cipher}\nHost target\n  ProxyJump hop\n"
+        f"Host *\n  HostName {sshd.host}\n{lines}"
+    )
     await check_transfer(SshOptions(config_file=str(file)), "target", tmp_path, COUNT)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from syspuffs.layers.psshfs.stream import Cause, ConnectError, SshOptions, open_stream
+from syspuffs.layers.psshfs.stream import Cause, SshOptions, open_stream
 from syspuffs.layers.psshfs.target import parse_target
 
 from ...support.sshd import Sshd, find_sftp_server, list_descendants
@@ -73,6 +73,21 @@ async def test_server_that_dies(kind: str, tmp_path: Path) -> None:
             failure = await stream.wait_death()
             assert failure.kind is Cause.DIED
             assert "lost" in failure.message
+
+
+@pytest.mark.slow
+async def test_server_that_falls_silent(tmp_path: Path) -> None:
+    """A server that neither answers nor closes is given up after ServerAlive's time."""
+    with Sshd(tmp_path / "sshd") as sshd, trio.fail_after(LIMIT):
+        words = ("ServerAliveInterval=1", "ServerAliveCountMax=1", *sshd.options)
+        options = SshOptions(config_file="none", options=words)
+        async with open_stream(parse_target(f"{sshd.host}:"), options) as stream:
+            await talk(stream)
+            for pid in list_descendants(sshd.pid):
+                os.kill(pid, signal.SIGSTOP)
+            failure = await stream.wait_death()
+            assert failure.kind is Cause.DIED
+            assert "not responding" in failure.message
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -139,12 +154,17 @@ async def test_program_that_ignores_everything_is_killed() -> None:
     """Ends within the stated time although it neither reads its socket nor heeds SIGTERM."""
     options = SshOptions(sftp_server="sh -c 'trap \"\" TERM; while :; do sleep 9; done'")
     start = trio.current_time()
-    async with open_stream(parse_target("/", local=True), options) as stream:
-        pids = [stream.pid, *list_descendants(stream.pid)]
-        failure: ConnectError | None = stream.failure
-        assert failure is None
+    pids: list[int] = []
+
+    async def open_and_fail() -> None:
+        async with open_stream(parse_target("/", local=True), options) as stream:
+            pids.extend((stream.pid, *list_descendants(stream.pid)))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await open_and_fail()
     assert trio.current_time() - start < 4
-    assert not Path(f"/proc/{pids[0]}").exists()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 async def test_program_that_cannot_be_run(sshd: Sshd, tmp_path: Path) -> None:
