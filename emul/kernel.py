@@ -135,7 +135,10 @@ class Kernel:
             await self._end(mount)
             return
         while mount.deferred:
-            await self._vrele_done.park()
+            if self.nursery.cancel_scope.cancel_called:
+                await self._drop_deferred()  # the tasks that did it have gone
+            else:
+                await self._vrele_done.park()
         if mount.is_busy:
             raise VfsError(EBUSY)
         await mount.fs.sync(MNT_WAIT, FSCRED)
@@ -167,14 +170,11 @@ class Kernel:
             self._deferred.append(vp)
             self._vrele_idle.unpark()
 
-    async def _vrele_thread(self) -> None:
+    async def _drop_deferred(self) -> None:
+        """Drop what `vrele_async` left, yielding now and then."""
         queue = self._deferred
         batch = 0
-        while True:
-            if not queue:
-                batch = 0
-                await self._vrele_idle.park()
-                continue
+        while queue:
             vp = queue.popleft()
             try:
                 await vrele(vp)
@@ -186,3 +186,11 @@ class Kernel:
             if batch >= _VRELE_BATCH:  # inactive of a local file system never yields
                 batch = 0
                 await trio.lowlevel.checkpoint()
+
+    async def _vrele_thread(self) -> None:
+        try:
+            while True:
+                await self._drop_deferred()
+                await self._vrele_idle.park()
+        finally:
+            self._vrele_done.unpark_all()  # who waits for us must drop the rest himself

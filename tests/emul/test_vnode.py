@@ -340,3 +340,18 @@ async def test_vrele_async_never_waits_and_gets_done() -> None:
         await kernel.unmount(mount)  # waits for all of them, or it would find them busy
         assert all(vp.usecount == 0 for vp in vps)
         assert [what for what, _ in fs.heard].count("inactive") == 100
+
+
+async def test_unmount_drops_what_was_left_to_a_cancelled_kernel() -> None:
+    """It once waited for ever for tasks that had gone."""
+    fs = Recorder()
+    with trio.fail_after(5):
+        async with Kernel() as kernel:
+            mount = await kernel.mount(fs)
+            vp = fs.make(77)
+            kernel.nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()  # the tasks of the kernel end
+                kernel.vrele_async(vp)
+                await kernel.unmount(mount)
+            assert kernel.mounts == ()
