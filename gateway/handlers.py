@@ -17,7 +17,7 @@ import os
 import stat
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
@@ -60,6 +60,11 @@ from .nodes import Node, NodeTable
 from .options import HostOptions
 
 _log = logging.getLogger(__name__)
+
+# As plain numbers: arithmetic on members of an enumeration is slow.
+_INACT_N1: Final = int(Setback.INACT_N1)
+_IO_DIRECT: Final = int(OpenFlag.IO_DIRECT)
+_IO_KEEP: Final = int(OpenFlag.IO_KEEP)
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -414,6 +419,18 @@ class FuseEnd(pyfuse3.Operations):
 
     # Open files.
 
+    async def _begun(self, node: Node, mode: int, cred: Cred) -> int:
+        """Open `node` at the server and count it; return OpenFlag. `_ended` takes it back."""
+        node.opens += 1  # before the wait: a close that overtakes us must not see the last user go
+        try:
+            oflags, setback = await self.server.open(node.cookie, mode, cred)
+        except BaseException:
+            node.opens -= 1
+            raise
+        if setback & _INACT_N1:
+            node.wants_inactive = True
+        return oflags
+
     async def _open(self, node: Node, flags: int, cred: Cred) -> FileInfo:
         mode = (FREAD, FWRITE, FREAD | FWRITE)[min(flags & os.O_ACCMODE, 2)]
         ioflag = 0
@@ -422,21 +439,14 @@ class FuseEnd(pyfuse3.Operations):
             ioflag |= IO_APPEND
         if flags & (os.O_SYNC | os.O_DSYNC):
             ioflag |= IO_SYNC
-        node.opens += 1  # before the wait: a close that overtakes us must not see the last user go
-        try:
-            oflags, setback = await self.server.open(node.cookie, mode, cred)
-        except BaseException:
-            node.opens -= 1
-            raise
-        if setback & Setback.INACT_N1:
-            node.wants_inactive = True
+        oflags = await self._begun(node, mode, cred)
         fh = self._next_fh
         self._next_fh += 1
         self._files[fh] = _OpenFile(node, mode, ioflag, cred)
         return FileInfo(
             fh=pyfuse3.FileHandleT(fh),
-            direct_io=self._no_pages or bool(oflags & OpenFlag.IO_DIRECT),
-            keep_cache=bool(oflags & OpenFlag.IO_KEEP),
+            direct_io=self._no_pages or bool(oflags & _IO_DIRECT),
+            keep_cache=bool(oflags & _IO_KEEP),
         )
 
     @_answered
@@ -548,14 +558,7 @@ class FuseEnd(pyfuse3.Operations):
         """Open a directory."""
         node = self._node(inode)
         cred = self._creds.cred(ctx)
-        node.opens += 1
-        try:
-            _, setback = await self.server.open(node.cookie, FREAD, cred)
-        except BaseException:
-            node.opens -= 1
-            raise
-        if setback & Setback.INACT_N1:
-            node.wants_inactive = True
+        await self._begun(node, FREAD, cred)
         fh = self._next_fh
         self._next_fh += 1
         self._dirs[fh] = OpenDirectory(self, node, cred)

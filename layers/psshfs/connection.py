@@ -153,9 +153,11 @@ class Connection:
         encode: Callable[..., bytes],
         *args: Any,
         payload: Buffer = b"",
+        late: bool = False,
     ) -> None:
         """Send a request whose slot the caller made; `payload` follows the encoded head.
 
+        A `late` one, which nobody waits for, may go with the next, in order all the same.
         `payload` is not referred to after the return: what the socket does not take is copied.
         Errors: ENOTCONN after the end of the connection.
         """
@@ -171,11 +173,15 @@ class Connection:
         packet = encode(number, *args)
         if not slots:
             self.heard = trio.current_time()
-            self._alone = number
-            self._alone_since = self.heard
+            if not late:
+                self._alone = number
+                self._alone_since = self.heard
         slots[number] = slot
         self._requests += 1
-        self._outbox.send(packet, payload)
+        if late:
+            self._outbox.send_late(packet)
+        else:
+            self._outbox.send(packet, payload)
 
     def close_handle(self, handle: bytes) -> None:
         """Close an SFTP handle; nobody hears the answer. Does nothing on a dead connection."""
@@ -183,7 +189,7 @@ class Connection:
         if not self.cause:
             slot = Slot(self, STATUS)
             slot.is_abandoned = True
-            self.submit_slot(slot, sftp.close, handle)
+            self.submit_slot(slot, sftp.close, handle, late=True)
 
     async def greet(self) -> tuple[int, dict[bytes, bytes]]:
         """Exchange INIT and VERSION, the first thing on a connection; return version, extensions.
