@@ -153,11 +153,9 @@ class Connection:
         encode: Callable[..., bytes],
         *args: Any,
         payload: Buffer = b"",
-        late: bool = False,
     ) -> None:
         """Send a request whose slot the caller made; `payload` follows the encoded head.
 
-        A `late` one, which nobody waits for, may go with the next, in order all the same.
         `payload` is not referred to after the return: what the socket does not take is copied.
         Errors: ENOTCONN after the end of the connection.
         """
@@ -173,15 +171,11 @@ class Connection:
         packet = encode(number, *args)
         if not slots:
             self.heard = trio.current_time()
-            if not late:
-                self._alone = number
-                self._alone_since = self.heard
+            self._alone = number
+            self._alone_since = self.heard
         slots[number] = slot
         self._requests += 1
-        if late:
-            self._outbox.send_late(packet)
-        else:
-            self._outbox.send(packet, payload)
+        self._outbox.send(packet, payload)
 
     def close_handle(self, handle: bytes) -> None:
         """Close an SFTP handle; nobody hears the answer. Does nothing on a dead connection."""
@@ -189,7 +183,7 @@ class Connection:
         if not self.cause:
             slot = Slot(self, STATUS)
             slot.is_abandoned = True
-            self.submit_slot(slot, sftp.close, handle, late=True)
+            self.submit_slot(slot, sftp.close, handle)
 
     async def greet(self) -> tuple[int, dict[bytes, bytes]]:
         """Exchange INIT and VERSION, the first thing on a connection; return version, extensions.

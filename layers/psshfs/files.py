@@ -269,7 +269,7 @@ class FileOperations(AttrCache):
                 slot = AfterWriteSlot(self, node, self.table.changes)
                 with suppress(VfsError):
                     # Asked for convenience: a close does not fail when only this does.
-                    self.connection.submit_slot(slot, sftp.fstat, file.handle, late=True)
+                    self.connection.submit_slot(slot, sftp.fstat, file.handle)
             writes = file.writes
             if not writes.is_idle:
                 await writes.drain()

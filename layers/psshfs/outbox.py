@@ -14,9 +14,6 @@ from ...native.records import Buffer
 
 IOVEC_MAX: Final = 64
 """Buffers in one call of sendmsg."""
-LATE: Final = 0.002
-"""How long a message that nobody waits for may wait for another one to go with, seconds. Each
-message alone costs a wake-up of the server, and its answer one of ours."""
 
 
 class Outbox:
@@ -38,7 +35,6 @@ class Outbox:
         self._on_error = on_error
         self._queue: deque[Buffer] = deque()
         self._depth = 0
-        self._is_blocked = False
         self._task: trio.lowlevel.Task | None = None
         self.queued = 0
         """Octets that wait."""
@@ -50,36 +46,28 @@ class Outbox:
 
     def __exit__(self, *exc: object) -> None:
         self._depth -= 1
-        if not self._depth and self._queue and not self._is_blocked:
+        if not self._depth and self._queue:
             self._drain()
+            if self._queue:
+                self._wake()
 
     def send(self, head: bytes, payload: Buffer) -> None:
         """Send `head` and `payload`; the latter is not referred to after the return."""
         taken = 0
-        if not self._depth and not self._is_blocked:
-            if self._queue:
-                # What had time goes along, in the same call where nothing would be copied for it.
-                if not payload:
-                    self._queue.append(head)
-                    self.queued += len(head)
-                    self._drain()
-                    return
-                self._drain()
-            if not self._is_blocked:
-                try:
-                    if payload:
-                        taken = self._socket.sendmsg((head, payload))
-                    else:
-                        taken = self._socket.send(head)
-                except BlockingIOError:
-                    pass
-                except OSError as exc:
-                    self._on_error(f"sending to the server: {exc.strerror}")
-                    return
-                self.sent += taken
-                if taken == len(head) + len(payload):
-                    return
-                self._is_blocked = True
+        if not self._queue and not self._depth:
+            try:
+                if payload:
+                    taken = self._socket.sendmsg((head, payload))
+                else:
+                    taken = self._socket.send(head)
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                self._on_error(f"sending to the server: {exc.strerror}")
+                return
+            self.sent += taken
+            if taken == len(head) + len(payload):
+                return
         rest = len(head) - taken
         if rest > 0:
             self._queue.append(head[taken:])
@@ -91,27 +79,17 @@ class Outbox:
         if not self._depth:
             self._wake()
 
-    def send_late(self, head: bytes) -> None:
-        """Send `head` with what comes next, or after LATE seconds when nothing comes."""
-        self._queue.append(head)
-        self.queued += len(head)
-        self._wake()
-
     def clear(self) -> None:
         """Forget what waits."""
         self._queue.clear()
         self.queued = 0
-        self._is_blocked = False
 
     def _drain(self) -> None:
-        """Send what waits, as much as the socket takes; the rest is the task's to send."""
         queue = self._queue
         while queue:
             try:
                 taken = self._socket.sendmsg(list(islice(queue, IOVEC_MAX)))
             except BlockingIOError:
-                self._is_blocked = True
-                self._wake()
                 return
             except OSError as exc:
                 self._on_error(f"sending to the server: {exc.strerror}")
@@ -125,7 +103,6 @@ class Outbox:
                     break
                 taken -= len(first)
                 queue.popleft()
-        self._is_blocked = False
 
     def _wake(self) -> None:
         task = self._task
@@ -142,14 +119,9 @@ class Outbox:
 
         task = trio.lowlevel.current_task()
         while True:
-            if self._is_blocked:
+            while self._queue:
                 await trio.lowlevel.wait_writable(self._socket)
                 self._drain()
                 self._on_room()
-            elif self._queue:
-                await trio.sleep(LATE)
-                if not self._is_blocked:
-                    self._drain()
-            else:
-                self._task = task
-                await trio.lowlevel.wait_task_rescheduled(abort)
+            self._task = task
+            await trio.lowlevel.wait_task_rescheduled(abort)
