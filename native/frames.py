@@ -260,12 +260,17 @@ def decode_reply(buf: Buffer, payload: Buffer | None = None) -> tuple[Header, An
     src = buf if type(buf) is bytes else ffi.from_buffer(buf)
     beside = -1 if payload is None else len(payload)
     n = _decode_reply(src, len(buf), beside, TABLE, SLOTS)
-    if n < 0:
-        if n != _SPACE:
-            _remote(n)
-        slots = _decode_long(src, len(buf), beside)
-    else:
+    if n >= 0:
         slots = unpack_slots(n)
+    elif n == _SPACE:
+        n, table = _decode_long(src, len(buf), beside)
+        del src
+        if n < 0:
+            _remote(n)
+        slots = unpack_slots(n, ffi.buffer(table))
+    else:
+        del src  # see table.py: never in the traceback of what is raised
+        _remote(n)
     header = _new(Header, slots[:11])
     if slots[5]:
         return header, None
@@ -275,11 +280,8 @@ def decode_reply(buf: Buffer, payload: Buffer | None = None) -> tuple[Header, An
     return header, _reply_builders[key](slots, buf)
 
 
-def _decode_long(src: Any, length: int, beside: int) -> tuple[int, ...]:
+def _decode_long(src: Any, length: int, beside: int) -> tuple[int, Any]:
     """Decode a directory listing into a table of its own: at most 30 slots for 25 octets."""
     slots = 64 + length // 25 * (lib.FRAME_DIRENT_COLUMNS + lib.FRAME_NEWINFO_SLOTS)
     table = ffi.new("int64_t[]", slots)
-    n = _decode_reply(src, length, beside, table, slots)
-    if n < 0:
-        _remote(n)
-    return unpack_slots(n, ffi.buffer(table))
+    return _decode_reply(src, length, beside, table, slots), table

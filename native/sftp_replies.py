@@ -75,6 +75,7 @@ def scan(
         if n < _PACKETS_MAX:
             return start, packets
         n = _scan(src, len(buf), start, end, max_packet, TABLE, SLOTS)
+    del src  # see table.py: never in the traceback of what is raised
     if n == _SPACE:
         raise LocalProtocolError("SFTP scan outside its buffer")
     _remote(n)

@@ -50,7 +50,12 @@ def unpack_slots(n: int, cells: Any = CELLS) -> tuple[int, ...]:
 
 
 def pointer(buf: Buffer) -> Any:
-    """Return what stands for `buf` in a call of C; good only while that call runs."""
+    """Return what stands for `buf` in a call of C; good only while that call runs.
+
+    It must be gone before an exception is raised: kept alive by a traceback beside the view that
+    it holds on to, both can become garbage together, and the collector of CPython 3.11 may then
+    clear the view first and crash (CPython issue 77894, met here when a peer sent garbage).
+    """
     return buf if type(buf) is bytes else ffi.from_buffer(buf)
 
 
