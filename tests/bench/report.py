@@ -113,7 +113,7 @@ class Report:
             self.shortfalls.append(
                 Shortfall(
                     due,
-                    f"{row.title}, {contender.title}: {ratio:.2f} of {base}, "
+                    f"{row.title}, {contender.title}: {ratio:.3f} of {base}, "
                     f"{'owed' if due else 'goal'} {wanted:.1f}",
                 )
             )

@@ -37,7 +37,7 @@ from .server import Server
 if TYPE_CHECKING:
     from rich.console import Console
 
-_BUDGET = 280.0
+_BUDGET = 310.0
 """Seconds for all rounds together, unless --rounds says how many there are to be."""
 _BUDGET_QUICK = 35.0
 
