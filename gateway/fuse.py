@@ -301,8 +301,8 @@ async def mount_and_serve(
 class _ReadLock:
     """What pyfuse3's readers of /dev/fuse take turns by, without trio.Lock's yield at each turn.
 
-    That yield is a trip through the scheduler for every request: 14 % of the processor time of
-    a small file's read, 10 % of a random read's.
+    That yield is a trip through the scheduler for every request: 137 against 124 us of
+    processor time for a GETATTR through a tmpfs stack, medians of four interleaved rounds.
     """
 
     def __init__(self) -> None:

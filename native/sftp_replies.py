@@ -5,7 +5,7 @@ A `body` is what follows type and id (VERSION: the type). Trailing octets are sk
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import repeat
 from struct import Struct
 from struct import error as StructError
@@ -163,9 +163,14 @@ def decode_name(body: Buffer) -> list[Name]:
         bits = zip(_ATTR_BITS, values, strict=True)
         filled = [_column(bit, common, present, masks, column) for bit, column in bits]
         attrs = zip(*filled, strict=True)
+    longnames: Iterable[bytes]
+    if long_starts == long_ends:  # servers that are no Unix send none
+        longnames = (b"",) * n
+    else:
+        longnames = [octets[a:b] for a, b in zip(long_starts, long_ends, strict=True)]
     names = zip(
         [octets[a:b] for a, b in zip(starts, ends, strict=True)],
-        [octets[a:b] for a, b in zip(long_starts, long_ends, strict=True)],
+        longnames,
         map(_new, repeat(Attrs), attrs),
         strict=True,
     )
