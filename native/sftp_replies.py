@@ -5,7 +5,7 @@ A `body` is what follows type and id (VERSION: the type). Trailing octets are sk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from struct import Struct
 from struct import error as StructError
@@ -30,6 +30,7 @@ from .table import CELLS, REASONS, SLOTS, TABLE, UNPACK, unpack_slots
 _SPACE: Final = lib.CODEC_SPACE
 _PACKETS_MAX: Final = (SLOTS - 1) // 4
 _NAME_COLUMNS: Final = lib.SFTP_NAME_COLUMNS
+_MODE: Final = Attrs._fields.index("mode")
 _ATTR_BITS: Final = (
     *(ATTR_SIZE, ATTR_UIDGID, ATTR_UIDGID),
     *(ATTR_PERMISSIONS, ATTR_ACMODTIME, ATTR_ACMODTIME),
@@ -158,11 +159,17 @@ def decode_name(body: Buffer) -> list[Name]:
     octets = bytes(body)
     columns = [t[i * n + 3 : i * n + n + 3] for i in range(_NAME_COLUMNS)]
     starts, ends, long_starts, long_ends, *values, masks = columns
-    attrs: Any = zip(*values, strict=True)
-    if common != ATTR_ALL:
-        bits = zip(_ATTR_BITS, values, strict=True)
-        filled = [_column(bit, common, present, masks, column) for bit, column in bits]
-        attrs = zip(*filled, strict=True)
+    attrs: Iterable[Attrs]
+    if present & ~ATTR_PERMISSIONS:
+        filled: Sequence[tuple[int | None, ...]] = values
+        if common != ATTR_ALL:
+            bits = zip(_ATTR_BITS, values, strict=True)
+            filled = [_column(bit, common, present, masks, column) for bit, column in bits]
+        attrs = map(_new, repeat(Attrs), zip(*filled, strict=True))
+    else:  # types and permissions alone, or nothing: few are different, and those are shared
+        modes = _column(ATTR_PERMISSIONS, common, present, masks, values[_MODE])
+        shared = {mode: Attrs(mode=mode) for mode in set(modes)}
+        attrs = map(shared.__getitem__, modes)
     longnames: Iterable[bytes]
     if long_starts == long_ends:  # servers that are no Unix send none
         longnames = (b"",) * n
@@ -171,7 +178,7 @@ def decode_name(body: Buffer) -> list[Name]:
     names = zip(
         [octets[a:b] for a, b in zip(starts, ends, strict=True)],
         longnames,
-        map(_new, repeat(Attrs), attrs),
+        attrs,
         strict=True,
     )
     return list(map(_new, repeat(Name), names))
