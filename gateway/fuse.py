@@ -64,7 +64,7 @@ class HostMountError(Exception):
         self.failure = failure
 
 
-def check_mount_point(mountpoint: str, *, nonempty: bool = True) -> None:
+def check_mount_point(mountpoint: str) -> None:
     """Raise HostMountError unless something can be mounted on `mountpoint`.
 
     Called before anything else is started, and by `mount_and_serve` itself.
@@ -92,11 +92,6 @@ def check_mount_point(mountpoint: str, *, nonempty: bool = True) -> None:
         raise HostMountError(
             HostMountFailure.BUSY,
             f"{mountpoint}: something is mounted there already (umount {mountpoint} first)",
-        )
-    if not nonempty and any(os.scandir(mountpoint)):
-        raise HostMountError(
-            HostMountFailure.BUSY,
-            f"{mountpoint}: mount point is not empty (-o nonempty mounts over it)",
         )
     if not os.path.exists("/dev/fuse"):
         raise HostMountError(
@@ -173,21 +168,20 @@ class _Upcalls:
         elif node is None:
             return
         elif op == FlushOp.INVAL_NAMECACHE_NAME:
-            await self._names([(node, name, node)])
+            await self._names([(node, name)])
         elif op == FlushOp.INVAL_NAMECACHE_DIR:
-            children = dict(node.children or {})
-            await self._names([(node, child, of) for child, of in children.items()])
+            await self._names([(node, child) for child in node.children or ()])
         elif op == FlushOp.INVAL_NAMECACHE_NODE:
             if node.parent is not None:
-                await self._names([(node.parent, node.name, node)])
+                await self._names([(node.parent, node.name)])
         elif op == FlushOp.INVAL_ATTR_NODE:
             await self._call(lambda: pyfuse3.invalidate_inode(node.ino, attr_only=True))
         elif op == FlushOp.INVAL_PAGECACHE_NODE_RANGE:
             await self._call(lambda: pyfuse3.invalidate_inode(node.ino, attr_only=False))
         # FLUSH_PAGECACHE_NODE_RANGE: the host writes through, so it has nothing to write back.
 
-    async def _names(self, names: list[tuple[Node, bytes, Node]]) -> None:
-        for parent, name, _ in names:
+    async def _names(self, names: list[tuple[Node, bytes]]) -> None:
+        for parent, name in names:
             ino = parent.ino
             await self._call(lambda ino=ino, name=name: pyfuse3.invalidate_entry(ino, name))  # type: ignore[misc]
 

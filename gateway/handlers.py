@@ -126,10 +126,10 @@ class FuseEnd(pyfuse3.Operations):
         self._next_fh = 1
         self._attributes = Attributes(options)
         self._creds = Creds(options)
-        kflags = kargs.kflags
-        self._no_names = options.nocache_name or bool(kflags & KFlag.NOCACHE_NAME)
-        self._no_attrs = options.nocache_attr or bool(kflags & KFlag.NOCACHE_ATTR)
-        self._no_pages = options.nocache_page or bool(kflags & KFlag.NOCACHE_PAGE)
+        kflags = kargs.kflags | options.kflags
+        self._no_names = bool(kflags & KFlag.NOCACHE_NAME)
+        self._no_attrs = bool(kflags & KFlag.NOCACHE_ATTR)
+        self._no_pages = bool(kflags & KFlag.NOCACHE_PAGE)
         self._inactive_on_demand = bool(kflags & KFlag.IAONDEMAND)
         self._host_checks = options.default_permissions
         self.failures = 0

@@ -146,11 +146,11 @@ class NodeTable:
                 del parent.children[node.name]
         self._server.reclaim(node.cookie, node.held)
 
-    def named(self) -> list[tuple[Node, bytes, Node]]:
-        """Return (parent, name, node) of every name that the host may hold."""
+    def named(self) -> list[tuple[Node, bytes]]:
+        """Return (directory, name) of every name that the host may hold."""
         return [
-            (parent, name, node)
+            (parent, name)
             for parent in self._by_ino.values()
             if parent.children
-            for name, node in parent.children.items()
+            for name in parent.children
         ]

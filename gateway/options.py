@@ -39,7 +39,6 @@ class HostOptions:
     fsname: bytes = b""
     typename: str = ""
     debug: bool = False
-    nonempty: bool = False
     uid: int | None = None
     gid: int | None = None
     umask: int | None = None
