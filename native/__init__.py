@@ -8,9 +8,11 @@ input or output and knows no scheduler.
     records     what operations take and give: vattr, componentname, cred, newinfo, ...
     frames      puffs frames: one C call to build a message, one to take it apart
     sftp        SFTP version 3 packets with OpenSSH's extensions, client side
+    sftp_server the same, server side
+    memory      memory to receive into
 
 The rest is behind these faces: frame_requests and frame_replies (what lies where in the table of
-numbers that C reads and fills), sftp_protocol, sftp_requests, sftp_replies, table, and the C
-module _codec, whose functions codec.h describes.
-    memory      memory to receive into
+numbers that C reads and fills), sftp_protocol, sftp_attrs, sftp_requests, sftp_replies,
+served_requests, served_replies, table, and the C module _codec, whose functions codec.h
+describes.
 """

@@ -49,8 +49,13 @@ class _Lib:
     FRAME_NEWINFO_SLOTS: _Final = 25
     FRAME_DIRENT_COLUMNS: _Final = 5
     SFTP_REQUEST_MAX: _Final = 34000
+    SFTP_HANDLE_MAX: _Final = 256
+    SFTP_MAX_EXTENSIONS: _Final = 256
     SFTP_ATTRS_SLOTS: _Final = 7
     SFTP_NAME_COLUMNS: _Final = 11
+    SFTP_NAME_ENCODE_COLUMNS: _Final = 9
+    SFTP_REQUEST_SLOTS: int
+    SFTP_KIND_EXTENSION: _Final = 256
 
     def frame_length(self, buf: _In, len: int, /) -> int: ...
     def frame_header(self, buf: _In, len: int, tab: _CData, cap: int, /) -> int: ...
@@ -126,6 +131,30 @@ class _Lib:
     def sftp_decode_name(self, buf: _In, len: int, tab: _CData, cap: int, /) -> int: ...
     def sftp_decode_u64s(self, buf: _In, len: int, tab: _CData, n: int, /) -> int: ...
     def sftp_decode_users_groups(self, buf: _In, len: int, tab: _CData, cap: int, /) -> int: ...
+    def sftp_decode_request(
+        self,
+        buf: _In,
+        len: int,
+        start: int,
+        end: int,
+        type: int,
+        tab: _CData,
+        cap: int,
+        /,
+    ) -> int: ...
+    def sftp_encode_name(
+        self,
+        out: _CData,
+        cap: int,
+        id: int,
+        tab: _CData,
+        n: int,
+        names: _In,
+        nameslen: int,
+        longnames: _In,
+        longlen: int,
+        /,
+    ) -> int: ...
 
 ffi: _Ffi
 lib: _Lib

@@ -1,19 +1,11 @@
 /*
- * SFTP version 3 (draft-ietf-secsh-filexfer-02) with OpenSSH's extensions, client side.
- * Big-endian; a string is its length in 32 bits and its octets.
+ * SFTP version 3 (draft-ietf-secsh-filexfer-02) with OpenSSH's extensions: packets in a stream,
+ * and what a client needs. What a server needs beyond that is in sftp_server.c.
  */
-#include "wire.h"
+#include "sftp_wire.h"
 
+#define TYPE_INIT 1
 #define TYPE_VERSION 2
-
-#define ATTR_SIZE 0x00000001u
-#define ATTR_UIDGID 0x00000002u
-#define ATTR_PERMISSIONS 0x00000004u
-#define ATTR_ACMODTIME 0x00000008u
-#define ATTR_EXTENDED 0x80000000u
-#define ATTR_KNOWN 0x0000000fu
-
-#define MAX_EXTENSIONS 256
 
 int64_t
 sftp_scan(const void *buf, size_t len, size_t start, size_t end, size_t max_packet, int64_t *v,
@@ -32,7 +24,7 @@ sftp_scan(const void *buf, size_t len, size_t start, size_t end, size_t max_pack
 			break;
 		at += 4;
 		v[slot] = p[at];
-		if (p[at] == TYPE_VERSION) {
+		if (p[at] == TYPE_INIT || p[at] == TYPE_VERSION) {
 			v[slot + 1] = 0;
 			v[slot + 2] = (int64_t)at + 1;
 		} else {
@@ -50,70 +42,31 @@ sftp_scan(const void *buf, size_t len, size_t start, size_t end, size_t max_pack
 
 /* Encoding. */
 
-static void
-encode_u32(struct output *out, int64_t v)
+static size_t
+encode_list(struct output *out, const int64_t *v, size_t n, const uint8_t *base, size_t baselen)
 {
-	if (v < 0 || v > UINT32_MAX)
-		fail(&out->err, CODEC_VALUE);
-	put_be32(out, (uint32_t)v);
-}
+	struct output head = { NULL, 4, 0, 0 };
+	size_t start, count, i;
 
-static void
-encode_u64(struct output *out, int64_t v)
-{
-	if (v < 0)
-		fail(&out->err, CODEC_VALUE);
-	put_be64(out, (uint64_t)v);
-}
-
-/* A server ends the session over a NUL in a path, so ours does not leave the house. */
-static void
-encode_string(struct output *out, int may_have_nul, const int64_t *v, const uint8_t *base,
-    size_t baselen)
-{
-	size_t n;
-
-	if (v[0] < 0 || v[1] < v[0] || (uint64_t)v[1] > baselen) {
-		fail(&out->err, CODEC_LENGTH);
-		return;
+	if (n < 1 || v[0] < 0 || (uint64_t)v[0] > (n - 1) / 2) {
+		fail(&out->err, CODEC_SHORT);
+		return 0;
 	}
-	n = (size_t)(v[1] - v[0]);
-	if (!may_have_nul && n != 0 && memchr(base + v[0], 0, n) != NULL)
-		fail(&out->err, CODEC_NAME);
-	put_be32(out, (uint32_t)n);
-	put_octets(out, base + v[0], n);
-}
-
-static void
-encode_attrs(struct output *out, const int64_t *v)
-{
-	uint32_t mask;
-
-	if (v[6] < 0 || v[6] > ATTR_KNOWN) {
-		fail(&out->err, CODEC_VALUE);
-		return;
-	}
-	mask = (uint32_t)v[6];
-	put_be32(out, mask);
-	if ((mask & ATTR_SIZE) != 0)
-		encode_u64(out, v[0]);
-	if ((mask & ATTR_UIDGID) != 0) {
-		encode_u32(out, v[1]);
-		encode_u32(out, v[2]);
-	}
-	if ((mask & ATTR_PERMISSIONS) != 0)
-		encode_u32(out, v[3]);
-	if ((mask & ATTR_ACMODTIME) != 0) {
-		encode_u32(out, v[4]);
-		encode_u32(out, v[5]);
-	}
+	count = (size_t)v[0];
+	head.p = room(out, 4);
+	start = out->at;
+	for (i = 0; i < count; i++)
+		encode_string(out, 1, v + 1 + 2 * i, base, baselen);
+	if (out->err == 0)
+		put_be32(&head, (uint32_t)(out->at - start));
+	return 1 + 2 * count;
 }
 
 int64_t
 sftp_encode(void *to, size_t cap, int64_t type, int64_t id, const void *ext, size_t extlen,
     const char *form, const int64_t *v, size_t n, const void *base, size_t baselen)
 {
-	struct output out = { to, cap < SFTP_REQUEST_MAX + 4 ? cap : SFTP_REQUEST_MAX + 4, 0, 0 };
+	struct output out = { to, cap < UINT32_MAX ? cap : UINT32_MAX, 0, 0 };
 	struct output head = { to, 4, 0, 0 };
 	const uint8_t *strings = base;
 	size_t at = 0, need;
@@ -143,8 +96,14 @@ sftp_encode(void *to, size_t cap, int64_t type, int64_t id, const void *ext, siz
 		case 'q':
 			encode_u64(&out, v[at]);
 			break;
+		case 'Q':
+			put_be64(&out, (uint64_t)v[at]);
+			break;
 		case 'a':
 			encode_attrs(&out, v + at);
+			break;
+		case 'l':
+			need = encode_list(&out, v + at, n - at, strings, baselen);
 			break;
 		case 'd':
 			encode_u32(&out, v[at]);
@@ -167,66 +126,17 @@ sftp_encode(void *to, size_t cap, int64_t type, int64_t id, const void *ext, siz
 
 /* Decoding. */
 
-static void
-decode_span(struct octets *in, int64_t *start, int64_t *end)
-{
-	uint32_t n = take_be32(in);
-
-	*start = (int64_t)in->at;
-	(void)take(in, n);
-	*end = (int64_t)in->at;
-}
-
-/* Into seven slots that are `step` apart; what is absent is 0 and its bit in the mask is clear. */
-static void
-decode_attrs(struct octets *in, int64_t *v, size_t step)
-{
-	uint32_t flags = take_be32(in), n;
-	int64_t start, end;
-	size_t i;
-
-	for (i = 0; i < SFTP_ATTRS_SLOTS - 1; i++)
-		v[i * step] = 0;
-	v[6 * step] = flags & ATTR_KNOWN;
-	if ((flags & ATTR_SIZE) != 0)
-		v[0] = as_signed(take_be64(in));
-	if (v[0] < 0)
-		fail(&in->err, CODEC_VALUE);
-	if ((flags & ATTR_UIDGID) != 0) {
-		v[step] = take_be32(in);
-		v[2 * step] = take_be32(in);
-	}
-	if ((flags & ATTR_PERMISSIONS) != 0)
-		v[3 * step] = take_be32(in);
-	if ((flags & ATTR_ACMODTIME) != 0) {
-		v[4 * step] = take_be32(in);
-		v[5 * step] = take_be32(in);
-	}
-	if ((flags & ATTR_EXTENDED) != 0) {
-		for (n = take_be32(in); n != 0 && in->err == 0; n--) {
-			decode_span(in, &start, &end);
-			decode_span(in, &start, &end);
-		}
-	}
-}
-
 /* Slots: version, then four for each extension (start and end of name, of data). */
 int64_t
 sftp_decode_version(const void *buf, size_t len, int64_t *v, size_t cap)
 {
 	struct octets in = { buf, len, 0, 0 };
-	size_t n = 0;
+	size_t n;
 
-	if (cap < 1 + 4 * MAX_EXTENSIONS)
+	if (cap < 1 + 4 * SFTP_MAX_EXTENSIONS)
 		return CODEC_SPACE;
 	v[0] = take_be32(&in);
-	while (in.err == 0 && in.at != in.len) {
-		if (n == MAX_EXTENSIONS)
-			return CODEC_LENGTH;
-		decode_span(&in, v + 1 + 4 * n, v + 2 + 4 * n);
-		decode_span(&in, v + 3 + 4 * n, v + 4 + 4 * n);
-		n++;
-	}
+	n = decode_extensions(&in, v + 1);
 	return in.err != 0 ? in.err : (int64_t)(1 + 4 * n);
 }
 
@@ -252,7 +162,7 @@ sftp_decode_attrs(const void *buf, size_t len, int64_t *v, size_t cap)
 
 	if (cap < SFTP_ATTRS_SLOTS)
 		return CODEC_SPACE;
-	decode_attrs(&in, v, 1);
+	decode_attrs(&in, v, 1, 0);
 	return in.err != 0 ? in.err : SFTP_ATTRS_SLOTS;
 }
 
@@ -282,7 +192,7 @@ sftp_decode_name(const void *buf, size_t len, int64_t *v, size_t cap)
 	for (i = 0; i < n && in.err == 0; i++) {
 		decode_span(&in, column + i, column + n + i);
 		decode_span(&in, column + 2 * n + i, column + 3 * n + i);
-		decode_attrs(&in, column + 4 * n + i, n);
+		decode_attrs(&in, column + 4 * n + i, n, 0);
 		common &= column[10 * n + i];
 		any |= column[10 * n + i];
 	}

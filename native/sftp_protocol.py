@@ -67,6 +67,10 @@ EXT_HOME_DIRECTORY: Final = b"home-directory"
 EXT_USERS_GROUPS: Final = b"users-groups-by-id@openssh.com"
 
 
+MAX_PACKET: Final = 256 * 1024
+"""Longest packet that OpenSSH's server takes and its client expects, octets without the length."""
+
+
 class Attrs(NamedTuple):
     """Attributes of a file; `mode` has the type bits, times are seconds (0 to 2**32 - 1)."""
 

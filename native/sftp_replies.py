@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn
 from ._codec import ffi, lib
 from .errors import LocalProtocolError, RemoteProtocolError
 from .records import Buffer, Statvfs
+from .sftp_attrs import take_attrs
 from .sftp_protocol import (
     ATTR_ACMODTIME,
     ATTR_ALL,
@@ -126,34 +127,21 @@ def decode_data(body: Buffer) -> memoryview:
     return memoryview(body)[4 : 4 + _string_length(body)]
 
 
-def _attrs(size: int, uid: int, gid: int, mode: int, atime: int, mtime: int, mask: int) -> Attrs:
-    return Attrs(
-        size if mask & ATTR_SIZE else None,
-        uid if mask & ATTR_UIDGID else None,
-        gid if mask & ATTR_UIDGID else None,
-        mode if mask & ATTR_PERMISSIONS else None,
-        atime if mask & ATTR_ACMODTIME else None,
-        mtime if mask & ATTR_ACMODTIME else None,
-    )
-
-
 def decode_attrs(body: Buffer) -> Attrs:
     """Return attributes; extended ones are skipped."""
     n = _decode_attrs(_from_buffer(body), len(body), TABLE, SLOTS)
     if n < 0:
         _remote(n)
-    slots = _7(CELLS)
-    if slots[6] == ATTR_ALL:
-        return _new(Attrs, slots[:6])  # type: ignore[no-any-return]
-    return _attrs(*slots)
+    return take_attrs(_7(CELLS))
 
 
 def decode_name(body: Buffer) -> list[Name]:
     """Return the entries as the server sent them: nothing is known about the names in them."""
     n = _decode_name(_from_buffer(body), len(body), TABLE, SLOTS)
     if n == 14:  # one entry, the answer to realpath and readlink
-        _, _, _, a, b, c, d, *slots = _14(CELLS)
-        return [Name(bytes(body[a:b]), bytes(body[c:d]), _attrs(*slots))]
+        slots = _14(CELLS)
+        a, b, c, d = slots[3:7]
+        return [Name(bytes(body[a:b]), bytes(body[c:d]), take_attrs(slots[7:]))]
     t = unpack_slots(n) if n >= 0 else _long(_decode_name, n, body, 3 + len(body) // 12 * 11)
     n, common, present = t[:3]
     octets = bytes(body)

@@ -12,11 +12,8 @@ from typing import Final, NoReturn
 
 from ._codec import lib
 from .errors import LocalProtocolError
+from .sftp_attrs import put_attrs
 from .sftp_protocol import (
-    ATTR_ACMODTIME,
-    ATTR_PERMISSIONS,
-    ATTR_SIZE,
-    ATTR_UIDGID,
     EXT_COPY_DATA,
     EXT_EXPAND_PATH,
     EXT_FSTATVFS,
@@ -52,14 +49,14 @@ from .sftp_protocol import (
     VERSION,
     Attrs,
 )
-from .table import CELLS, OUT, OUT_LEN, OUTPUT, REASONS, TABLE
+from .table import CELLS, OUT, OUTPUT, REASONS, TABLE
 
 _BAD_VALUE: Final = (StructError, TypeError, ValueError, OverflowError)
 _encode = lib.sftp_encode
+_OUT_LEN: Final = lib.SFTP_REQUEST_MAX + 4
 _2: Final = Struct("=2q").pack_into
 _3: Final = Struct("=3q").pack_into
 _4: Final = Struct("=4q").pack_into
-_7: Final = Struct("=7q").pack_into
 
 
 def _local(code: int) -> NoReturn:
@@ -68,7 +65,7 @@ def _local(code: int) -> NoReturn:
 
 def _finish(type: int, id: int, ext: bytes, form: bytes, n: int, base: bytes) -> bytes:
     """Return the packet whose arguments are in the table."""
-    n = _encode(OUT, OUT_LEN, type, id, ext, len(ext), form, TABLE, n, base, len(base))
+    n = _encode(OUT, _OUT_LEN, type, id, ext, len(ext), form, TABLE, n, base, len(base))
     if n < 0:
         _local(n)
     return OUTPUT[:n]
@@ -91,30 +88,12 @@ def _two_strings(type: int, id: int, first: bytes, second: bytes, ext: bytes = b
         raise LocalProtocolError(f"SFTP request {type}: {exc}") from exc
 
 
-def _put_attrs(attrs: Attrs, at: int) -> None:
-    size, uid, gid, mode, atime, mtime = attrs
-    mask = 0
-    if size is not None:
-        mask = ATTR_SIZE
-    if uid is not None or gid is not None:
-        if uid is None or gid is None:
-            raise ValueError("uid and gid go together")
-        mask |= ATTR_UIDGID
-    if mode is not None:
-        mask |= ATTR_PERMISSIONS
-    if atime is not None or mtime is not None:
-        if atime is None or mtime is None:
-            raise ValueError("atime and mtime go together")
-        mask |= ATTR_ACMODTIME
-    _7(CELLS, at * 8, size or 0, uid or 0, gid or 0, mode or 0, atime or 0, mtime or 0, mask)
-
-
 def _string_attrs(
     type: int, id: int, form: bytes, string: bytes, attrs: Attrs, ext: bytes = b""
 ) -> bytes:
     try:
         _2(CELLS, 0, 0, len(string))
-        _put_attrs(attrs, 2)
+        put_attrs(attrs, 2)
         return _finish(type, id, ext, form, 9, string)
     except _BAD_VALUE as exc:
         raise LocalProtocolError(f"SFTP request {type}: {exc}") from exc
@@ -129,7 +108,7 @@ def open_(id: int, path: bytes, pflags: int, attrs: Attrs = NO_ATTRS) -> bytes:
     """Open a file (FXF_*); `attrs` are for one that is created."""
     try:
         _3(CELLS, 0, 0, len(path), pflags)
-        _put_attrs(attrs, 3)
+        put_attrs(attrs, 3)
         return _finish(FXP_OPEN, id, b"", b"sua", 10, path)
     except _BAD_VALUE as exc:
         raise LocalProtocolError(f"SFTP request {FXP_OPEN}: {exc}") from exc

@@ -23,7 +23,8 @@ from tests.native import samples  # noqa: E402
 
 HERE = ROOT / "tests" / "native" / "fuzz"
 NATIVE = ROOT / "native"
-SOURCES = [NATIVE / name for name in ("frame_ops.c", "frame_decode.c", "frame_encode.c", "sftp.c")]
+C_FILES = ("frame_ops.c", "frame_decode.c", "frame_encode.c", "sftp.c", "sftp_server.c")
+SOURCES = [NATIVE / name for name in C_FILES]
 FAMILIES = ("frames", "sftp", "encode")
 FLAGS = [
     "-g",
