@@ -53,7 +53,7 @@ class _Lib:
     SFTP_MAX_EXTENSIONS: _Final = 256
     SFTP_ATTRS_SLOTS: _Final = 7
     SFTP_NAME_COLUMNS: _Final = 11
-    SFTP_NAME_ENCODE_COLUMNS: _Final = 9
+    SFTP_NAME_ENCODE_SLOTS: _Final = 9
     SFTP_REQUEST_SLOTS: int
     SFTP_KIND_EXTENSION: _Final = 256
 

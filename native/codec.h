@@ -63,7 +63,7 @@ int64_t frame_encode_reply(void *out, size_t cap, int64_t opclass, int64_t optyp
 #define SFTP_MAX_EXTENSIONS 256
 #define SFTP_ATTRS_SLOTS 7
 #define SFTP_NAME_COLUMNS 11
-#define SFTP_NAME_ENCODE_COLUMNS 9
+#define SFTP_NAME_ENCODE_SLOTS 9
 #define SFTP_REQUEST_SLOTS (2 + 4 * SFTP_MAX_EXTENSIONS)
 #define SFTP_KIND_EXTENSION 256
 
@@ -76,12 +76,12 @@ int64_t sftp_scan(const void *buf, size_t len, size_t start, size_t end, size_t 
     int64_t *tab, size_t cap);
 
 /*
- * A packet: type, id (of VERSION: the version), then the name of an extension unless `extlen` is
- * 0, then what the letters of `form` say, taken from `tab` in turn: s a string (2 slots: start
- * and end in `base`), b the same but NUL allowed (handles), u a number of 32 bits, q one of 63
- * bits, Q one of 64 bits, a attributes (7 slots: size, uid, gid, mode, atime, mtime, a mask of
- * those present), l a string that is a row of strings (a slot for their number, then 2 for
- * each), d the length of data that travel beside. Returns the number of octets in `out`.
+ * A request, or the reply ATTRS: type, id, then the name of an extension unless `extlen` is 0,
+ * then what the letters of `form` say, taken from `tab` in turn: s a string (2 slots: start and
+ * end in `base`), b the same but NUL allowed (handles), u a number of 32 bits, q one of 64 bits,
+ * a attributes (7 slots: size, uid, gid, mode, atime, mtime, a mask of those present), d the
+ * length of data that travel beside. At most SFTP_REQUEST_MAX octets behind the length, without
+ * those data. Returns the number of octets in `out`.
  */
 int64_t sftp_encode(void *out, size_t cap, int64_t type, int64_t id, const void *ext,
     size_t extlen, const char *form, const int64_t *tab, size_t n, const void *base,
@@ -97,24 +97,26 @@ int64_t sftp_decode_users_groups(const void *buf, size_t len, int64_t *tab, size
 
 /*
  * The body of a request of `type`, octets `start` to `end` of `buf`. Returns its kind: the type,
- * or for one of OpenSSH's extensions SFTP_KIND_EXTENSION and up, or EXTENDED when the extension
- * is unknown; CODEC_OP when the type is no request. Slots by kind: the fields in their order as
- * for sftp_encode, but d is 2 slots (start and end in `buf`), and so is n, a string that is a
- * row of 32-bit numbers. INIT: version, number of extensions, then 4 slots for each. EXTENDED:
- * start and end of the name.
+ * or SFTP_KIND_EXTENSION and up for an extension (sftp_server.c numbers them), or EXTENDED for
+ * one that is unknown; CODEC_OP when the type is no request. Slots by kind: the fields in their
+ * order, as for sftp_encode with spans of `buf`; further d, data (2 slots: start and end), Q a
+ * number of 64 bits of which the upper half is negative, n a row of 32-bit numbers (2 slots: start
+ * and end), v what INIT has (version, number of extensions, then 4 slots for each: start and end
+ * of name and of data). EXTENDED: start and end of the name.
  *
- * Bounds: no path has NUL in it, a handle has at most 256 octets, offsets and sizes are below
- * 2**63 (the length of copy-data below 2**64), attributes have no unknown bits, INIT has at most
- * 256 extensions. Strings are as long as the packet allows. Trailing octets are allowed, except
- * behind INIT. `cap` must be at least SFTP_REQUEST_SLOTS.
+ * Bounds: no path has NUL in it, a handle has at most SFTP_HANDLE_MAX octets, sizes and offsets
+ * are below 2**63 (the length of copy-data below 2**64), attributes have no unknown bits, INIT
+ * has at most SFTP_MAX_EXTENSIONS. Strings are as long as the packet allows. Trailing octets are
+ * allowed, except behind INIT. `cap` must be at least SFTP_REQUEST_SLOTS.
  */
 int64_t sftp_decode_request(const void *buf, size_t len, size_t start, size_t end, int64_t type,
     int64_t *tab, size_t cap);
 
 /*
- * A NAME reply with `n` entries. `tab` has columns of `n` slots: length of the name, length of
- * the long name, and the seven of the attributes; the names follow each other in `names`, the
- * long names in `longnames`, to their ends. Returns the number of octets in `out`.
+ * A NAME reply with `n` entries, which fill `names` and `longnames` one behind the other. `tab`
+ * has SFTP_NAME_ENCODE_SLOTS for each: first the lengths of all names, then those of all long
+ * names, then all masks, then six slots of attributes for each entry. Returns the number of
+ * octets in `out`; how long a packet may be is not asked here.
  */
 int64_t sftp_encode_name(void *out, size_t cap, int64_t id, const int64_t *tab, size_t n,
     const void *names, size_t nameslen, const void *longnames, size_t longlen);

@@ -319,7 +319,7 @@ Request: TypeAlias = (
     | Malformed
 )
 
-_Build: TypeAlias = Callable[[Buffer, int], Any]
+_Build: TypeAlias = Callable[[memoryview, int], Any]
 
 _U64: Final = 2**64 - 1
 _new: Any = tuple.__new__
@@ -333,73 +333,72 @@ _9: Final = UNPACK[9]
 _10: Final = UNPACK[10]
 
 
-def _init(buf: Buffer, id: int) -> Init:
+def _init(buf: memoryview, id: int) -> Init:
     version, n = _2(CELLS)
     spans = unpack_slots(2 + 4 * n)[2:]
     quads = zip(*[iter(spans)] * 4, strict=True)
-    return Init(version, {bytes(buf[a:b]): bytes(buf[c:d]) for a, b, c, d in quads})
+    return Init(version, {buf[a:b].tobytes(): buf[c:d].tobytes() for a, b, c, d in quads})
 
 
-def _open(buf: Buffer, id: int) -> Open:
+def _open(buf: memoryview, id: int) -> Open:
     slots = _10(CELLS)
     a, b, pflags = slots[:3]
-    return _new(Open, (id, bytes(buf[a:b]), pflags, take_attrs(slots[3:])))  # type: ignore[no-any-return]
+    return _new(Open, (id, buf[a:b].tobytes(), pflags, take_attrs(slots[3:])))  # type: ignore[no-any-return]
 
 
-def _read(buf: Buffer, id: int) -> Read:
+def _read(buf: memoryview, id: int) -> Read:
     a, b, offset, length = _4(CELLS)
-    return _new(Read, (id, bytes(buf[a:b]), offset, length))  # type: ignore[no-any-return]
+    return _new(Read, (id, buf[a:b].tobytes(), offset, length))  # type: ignore[no-any-return]
 
 
-def _write(buf: Buffer, id: int) -> Write:
+def _write(buf: memoryview, id: int) -> Write:
     a, b, offset, start, end = _5(CELLS)
-    data = memoryview(buf)[start:end]
-    return _new(Write, (id, bytes(buf[a:b]), offset, data))  # type: ignore[no-any-return]
+    return _new(Write, (id, buf[a:b].tobytes(), offset, buf[start:end]))  # type: ignore[no-any-return]
 
 
 def _string(record: type[Any]) -> _Build:
-    def build(buf: Buffer, id: int) -> Any:
+    def build(buf: memoryview, id: int) -> Any:
         a, b = _2(CELLS)
-        return _new(record, (id, bytes(buf[a:b])))
+        return _new(record, (id, buf[a:b].tobytes()))
 
     return build
 
 
 def _two_strings(record: type[Any]) -> _Build:
-    def build(buf: Buffer, id: int) -> Any:
+    def build(buf: memoryview, id: int) -> Any:
         a, b, c, d = _4(CELLS)
-        return _new(record, (id, bytes(buf[a:b]), bytes(buf[c:d])))
+        return _new(record, (id, buf[a:b].tobytes(), buf[c:d].tobytes()))
 
     return build
 
 
 def _string_attrs(record: type[Any]) -> _Build:
-    def build(buf: Buffer, id: int) -> Any:
+    def build(buf: memoryview, id: int) -> Any:
         slots = _9(CELLS)
         a, b = slots[:2]
-        return _new(record, (id, bytes(buf[a:b]), take_attrs(slots[2:])))
+        return _new(record, (id, buf[a:b].tobytes(), take_attrs(slots[2:])))
 
     return build
 
 
-def _limits(buf: Buffer, id: int) -> LimitsRequest:
+def _limits(buf: memoryview, id: int) -> LimitsRequest:
     return LimitsRequest(id)
 
 
-def _copy_data(buf: Buffer, id: int) -> CopyData:
+def _copy_data(buf: memoryview, id: int) -> CopyData:
     a, b, roff, length, c, d, woff = _7(CELLS)
-    return CopyData(id, bytes(buf[a:b]), roff, length & _U64, bytes(buf[c:d]), woff)
+    return CopyData(id, buf[a:b].tobytes(), roff, length & _U64, buf[c:d].tobytes(), woff)
 
 
-def _users_groups(buf: Buffer, id: int) -> UsersGroupsById:
+def _users_groups(buf: memoryview, id: int) -> UsersGroupsById:
     a, b, c, d = _4(CELLS)
     uids = unpack_from(f">{(b - a) // 4}I", buf, a)
     return UsersGroupsById(id, uids, unpack_from(f">{(d - c) // 4}I", buf, c))
 
 
-def _unsupported(buf: Buffer, id: int) -> Unsupported:
+def _unsupported(buf: memoryview, id: int) -> Unsupported:
     a, b = _2(CELLS)
-    return Unsupported(id, FXP_EXTENDED, bytes(buf[a:b]))
+    return Unsupported(id, FXP_EXTENDED, buf[a:b].tobytes())
 
 
 _EXTENSION: Final = lib.SFTP_KIND_EXTENSION
@@ -447,6 +446,8 @@ def decode_request(buf: Buffer, type: int, id: int, start: int, end: int) -> Req
     `Unsupported`: whether the session goes on is the caller's to say. `Write.data` is the only
     thing that still refers to `buf`.
     """
+    if buf.__class__ is not memoryview:
+        buf = memoryview(buf)
     kind = _decode(_from_buffer(buf), len(buf), start, end, type, TABLE, SLOTS)
     if kind >= 0:
         return _BUILD[kind](buf, id)  # type: ignore[no-any-return]

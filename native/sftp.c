@@ -42,31 +42,29 @@ sftp_scan(const void *buf, size_t len, size_t start, size_t end, size_t max_pack
 
 /* Encoding. */
 
-static size_t
-encode_list(struct output *out, const int64_t *v, size_t n, const uint8_t *base, size_t baselen)
+/* A server ends the session over a NUL in a path, so ours does not leave the house. */
+static void
+encode_string(struct output *out, int may_have_nul, const int64_t *v, const uint8_t *base,
+    size_t baselen)
 {
-	struct output head = { NULL, 4, 0, 0 };
-	size_t start, count, i;
+	size_t n;
 
-	if (n < 1 || v[0] < 0 || (uint64_t)v[0] > (n - 1) / 2) {
-		fail(&out->err, CODEC_SHORT);
-		return 0;
+	if (v[0] < 0 || v[1] < v[0] || (uint64_t)v[1] > baselen) {
+		fail(&out->err, CODEC_LENGTH);
+		return;
 	}
-	count = (size_t)v[0];
-	head.p = room(out, 4);
-	start = out->at;
-	for (i = 0; i < count; i++)
-		encode_string(out, 1, v + 1 + 2 * i, base, baselen);
-	if (out->err == 0)
-		put_be32(&head, (uint32_t)(out->at - start));
-	return 1 + 2 * count;
+	n = (size_t)(v[1] - v[0]);
+	if (!may_have_nul && n != 0 && memchr(base + v[0], 0, n) != NULL)
+		fail(&out->err, CODEC_NAME);
+	put_be32(out, (uint32_t)n);
+	put_octets(out, base + v[0], n);
 }
 
 int64_t
 sftp_encode(void *to, size_t cap, int64_t type, int64_t id, const void *ext, size_t extlen,
     const char *form, const int64_t *v, size_t n, const void *base, size_t baselen)
 {
-	struct output out = { to, cap < UINT32_MAX ? cap : UINT32_MAX, 0, 0 };
+	struct output out = { to, cap < SFTP_REQUEST_MAX + 4 ? cap : SFTP_REQUEST_MAX + 4, 0, 0 };
 	struct output head = { to, 4, 0, 0 };
 	const uint8_t *strings = base;
 	size_t at = 0, need;
@@ -96,14 +94,8 @@ sftp_encode(void *to, size_t cap, int64_t type, int64_t id, const void *ext, siz
 		case 'q':
 			encode_u64(&out, v[at]);
 			break;
-		case 'Q':
-			put_be64(&out, (uint64_t)v[at]);
-			break;
 		case 'a':
 			encode_attrs(&out, v + at);
-			break;
-		case 'l':
-			need = encode_list(&out, v + at, n - at, strings, baselen);
 			break;
 		case 'd':
 			encode_u32(&out, v[at]);

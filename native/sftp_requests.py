@@ -49,11 +49,10 @@ from .sftp_protocol import (
     VERSION,
     Attrs,
 )
-from .table import CELLS, OUT, OUTPUT, REASONS, TABLE
+from .table import CELLS, OUT, OUT_LEN, OUTPUT, REASONS, TABLE
 
 _BAD_VALUE: Final = (StructError, TypeError, ValueError, OverflowError)
 _encode = lib.sftp_encode
-_OUT_LEN: Final = lib.SFTP_REQUEST_MAX + 4
 _2: Final = Struct("=2q").pack_into
 _3: Final = Struct("=3q").pack_into
 _4: Final = Struct("=4q").pack_into
@@ -65,7 +64,7 @@ def _local(code: int) -> NoReturn:
 
 def _finish(type: int, id: int, ext: bytes, form: bytes, n: int, base: bytes) -> bytes:
     """Return the packet whose arguments are in the table."""
-    n = _encode(OUT, _OUT_LEN, type, id, ext, len(ext), form, TABLE, n, base, len(base))
+    n = _encode(OUT, OUT_LEN, type, id, ext, len(ext), form, TABLE, n, base, len(base))
     if n < 0:
         _local(n)
     return OUTPUT[:n]

@@ -1,6 +1,6 @@
 /*
- * Fields of SFTP version 3 that both its sides have. Big-endian; a string is its length in 32
- * bits and its octets.
+ * Fields of SFTP version 3 that both its sides read or write. Big-endian; a string is its length
+ * in 32 bits and its octets.
  */
 #ifndef SYSPUFFS_SFTP_WIRE_H
 #define SYSPUFFS_SFTP_WIRE_H
@@ -28,24 +28,6 @@ encode_u64(struct output *out, int64_t v)
 	if (v < 0)
 		fail(&out->err, CODEC_VALUE);
 	put_be64(out, (uint64_t)v);
-}
-
-/* A server ends the session over a NUL in a path, so ours does not leave the house. */
-static inline void
-encode_string(struct output *out, int may_have_nul, const int64_t *v, const uint8_t *base,
-    size_t baselen)
-{
-	size_t n;
-
-	if (v[0] < 0 || v[1] < v[0] || (uint64_t)v[1] > baselen) {
-		fail(&out->err, CODEC_LENGTH);
-		return;
-	}
-	n = (size_t)(v[1] - v[0]);
-	if (!may_have_nul && n != 0 && memchr(base + v[0], 0, n) != NULL)
-		fail(&out->err, CODEC_NAME);
-	put_be32(out, (uint32_t)n);
-	put_octets(out, base + v[0], n);
 }
 
 static inline void
