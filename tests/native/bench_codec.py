@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from syspuffs.native import frames, sftp
+from syspuffs.native import frames, sftp, sftp_server
 from syspuffs.native.constants import ISLASTCN, OpClass, VnOp
 from syspuffs.native.records import (
     Componentname,
@@ -27,7 +27,7 @@ from syspuffs.native.records import (
     Statvfs,
     Vattr,
 )
-from tests.native import reference_frames, reference_sftp
+from tests.native import reference_frames, reference_sftp, reference_sftp_server
 
 ROUNDS = 25
 ROUND = 0.0005
@@ -118,6 +118,25 @@ REPLIES: list[tuple[str, bytes]] = [
     ("users_groups", string(string(b"root") + string(b"user")) * 2),
 ]
 
+NAMES = [sftp.Name(b"report-%05d.txt" % i, LONG, ATTRS._replace(size=i)) for i in range(100)]
+MODES = [sftp.Name(b"report-%05d.txt" % i, b"", sftp.Attrs(mode=0o100644)) for i in range(100)]
+
+ANSWERS: list[tuple[str, str, tuple[Any, ...]]] = [
+    ("version", "version", ({name: b"1" for name in (sftp.EXT_FSYNC, sftp.EXT_LIMITS)},)),
+    ("status", "status", (7, 0, b"Success")),
+    ("handle", "handle", (7, HANDLE)),
+    ("data head", "data_head", (7, 261120)),
+    ("attrs", "attrs", (7, ATTRS)),
+    ("attrs, mode alone", "attrs", (7, sftp.Attrs(mode=0o100644))),
+    ("path", "path", (7, PATH)),
+    ("name, 1 entry", "name", (7, NAMES[:1])),
+    ("name, 100 entries", "name", (7, NAMES)),
+    ("name, 100 with mode alone", "name", (7, MODES)),
+    ("statvfs", "statvfs", (7, Statvfs())),
+    ("limits", "limits", (7, sftp.Limits(262144, 261120, 261120, 1019))),
+    ("users and groups", "users_groups", (7, [b"root", b"user"], [b"root", b"user"])),
+]
+
 
 def once(function: Callable[..., Any], arguments: tuple[Any, ...], number: int) -> float:
     """Seconds of `number` calls."""
@@ -176,6 +195,17 @@ def rows() -> Iterator[tuple[str, float, float]]:
         decode = f"decode_{name}"
         functions = getattr(sftp, decode), getattr(reference_sftp, decode)
         yield f"sftp {name}, {len(body)} octets: decode", *measure(*functions, (view,))
+    for name, arguments in REQUESTS:
+        packet = getattr(sftp, name)(*arguments)
+        if name == "write":
+            packet += bytes(arguments[3])
+        view = memoryview(bytearray(packet))
+        _, (found,) = sftp.scan(view, 0, len(view), len(view))
+        functions = sftp_server.decode_request, reference_sftp_server.decode_request
+        yield f"sftp server, {name}: decode", *measure(*functions, (view, *found))
+    for name, function, arguments in ANSWERS:
+        functions = getattr(sftp_server, function), getattr(reference_sftp_server, function)
+        yield f"sftp server, {name}: encode", *measure(*functions, arguments)
     for count in (1, 32):
         stream = bytearray(string(b"\x65" + bytes(20)) * count)
         given = (stream, 0, len(stream), 262144)

@@ -313,8 +313,8 @@ def scan(
             break
         body = start + 4
         start = body + length
-        if buf[body] == 2:
-            packets.append((2, 0, body + 1, start))
+        if buf[body] in (1, 2):  # INIT and VERSION have no id
+            packets.append((buf[body], 0, body + 1, start))
         else:
             id = int.from_bytes(buf[body + 1 : body + 5], "big")
             packets.append((buf[body], id, body + 5, start))

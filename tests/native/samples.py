@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from syspuffs.native import frames, sftp
+from syspuffs.native import frames, sftp, sftp_server
 from syspuffs.native.constants import ErrorNote, FlushOp, NameiOp, OpClass, VfsOp, VnOp
 from syspuffs.native.records import (
     Componentname,
@@ -199,3 +199,63 @@ def packets() -> Iterator[bytes]:
         kind = _TYPES.get(name, sftp.FXP_EXTENDED_REPLY)
         id = b"" if kind == sftp.FXP_VERSION else b"\0\0\0\7"
         yield _string(bytes([kind]) + id + body)
+
+
+SERVED: list[tuple[bytes, sftp_server.Request]] = [
+    (sftp.init(), sftp_server.Init(3, {})),
+    (
+        _string(b"\1\0\0\0\3" + _string(b"a@b") + _string(b"1") + _string(b"x") + _string(b"")),
+        sftp_server.Init(3, {b"a@b": b"1", b"x": b""}),
+    ),
+    (sftp.open_(7, b"/a", 27, _ATTRS), sftp_server.Open(7, b"/a", 27, _ATTRS)),
+    (sftp.close(7, b"\0\1"), sftp_server.Close(7, b"\0\1")),
+    (sftp.read(7, b"h", 2**40, 2**32 - 1), sftp_server.Read(7, b"h", 2**40, 2**32 - 1)),
+    (sftp.write(7, b"h", 9, 4) + b"data", sftp_server.Write(7, b"h", 9, memoryview(b"data"))),
+    (sftp.lstat(7, b"/a"), sftp_server.Lstat(7, b"/a")),
+    (sftp.fstat(7, b"h"), sftp_server.Fstat(7, b"h")),
+    (
+        sftp.setstat(7, b"a", sftp.Attrs(mode=0o644)),
+        sftp_server.Setstat(7, b"a", sftp.Attrs(mode=0o644)),
+    ),
+    (
+        _string(b"\x09\0\0\0\7" + _string(b"a") + _EXTENDED),
+        sftp_server.Setstat(7, b"a", sftp.Attrs(size=0, mode=0o100644)),
+    ),
+    (
+        sftp.fsetstat(7, b"h", sftp.Attrs(size=0)),
+        sftp_server.Fsetstat(7, b"h", sftp.Attrs(size=0)),
+    ),
+    (sftp.opendir(7, b"."), sftp_server.Opendir(7, b".")),
+    (sftp.readdir(7, b"h"), sftp_server.Readdir(7, b"h")),
+    (sftp.remove(7, b"a"), sftp_server.Remove(7, b"a")),
+    (sftp.mkdir(7, b"a"), sftp_server.Mkdir(7, b"a", sftp.NO_ATTRS)),
+    (sftp.rmdir(7, b"a"), sftp_server.Rmdir(7, b"a")),
+    (sftp.realpath(7, b""), sftp_server.Realpath(7, b"")),
+    (sftp.stat(7, b"a"), sftp_server.Stat(7, b"a")),
+    (sftp.rename(7, b"a", b"bb"), sftp_server.Rename(7, b"a", b"bb")),
+    (sftp.readlink(7, b"a"), sftp_server.Readlink(7, b"a")),
+    (sftp.symlink(7, b"to", b"at"), sftp_server.Symlink(7, b"to", b"at")),
+    (sftp.posix_rename(7, b"a", b"b"), sftp_server.PosixRename(7, b"a", b"b")),
+    (sftp.hardlink(7, b"a", b"b"), sftp_server.Hardlink(7, b"a", b"b")),
+    (sftp.statvfs(7, b"/"), sftp_server.StatvfsRequest(7, b"/")),
+    (sftp.fstatvfs(7, b"h"), sftp_server.FstatvfsRequest(7, b"h")),
+    (sftp.fsync(7, b"h"), sftp_server.Fsync(7, b"h")),
+    (sftp.lsetstat(7, b"a", _ATTRS), sftp_server.Lsetstat(7, b"a", _ATTRS)),
+    (sftp.limits(7), sftp_server.LimitsRequest(7)),
+    (sftp.expand_path(7, b"~/a"), sftp_server.ExpandPath(7, b"~/a")),
+    (
+        sftp.copy_data(7, b"h", 1, 2**62, b"ii", 3),
+        sftp_server.CopyData(7, b"h", 1, 2**62, b"ii", 3),
+    ),
+    (sftp.home_directory(7, b"user"), sftp_server.HomeDirectory(7, b"user")),
+    (
+        sftp.users_groups_by_id(7, [0, 2**32 - 1], [5]),
+        sftp_server.UsersGroupsById(7, (0, 2**32 - 1), (5,)),
+    ),
+    (
+        _string(b"\xc8\0\0\0\7" + _string(b"check-file") + b"anything"),
+        sftp_server.Unsupported(7, 200, b"check-file"),
+    ),
+    (b"\0\0\0\5\x15\0\0\0\7", sftp_server.Unsupported(7, 21, b"")),
+]
+"""Packets of requests and what the server side makes of them."""

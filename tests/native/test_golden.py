@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from syspuffs.native import frames, sftp
+from syspuffs.native import frames, sftp, sftp_server
 from syspuffs.native.constants import ISLASTCN, FlushOp, OpClass, VnOp
 from syspuffs.native.records import (
     FSCRED,
@@ -169,3 +169,57 @@ def test_sftp_replies() -> None:
     words = b"".join(v.to_bytes(8, "big") for v in range(1, 12))
     assert sftp.decode_statvfs(words) == Statvfs(*range(1, 12))
     assert sftp.decode_limits(words) == sftp.Limits(1, 2, 3, 4)
+
+
+def test_sftp_server_replies() -> None:
+    attrs = sftp.Attrs(size=1, uid=2, gid=3, mode=0o100644, atime=4, mtime=5)
+    wire = "0000000f 0000000000000001 00000002 00000003 000081a4 00000004 00000005"
+    assert sftp_server.version({b"a@b": b"1"}) == octets(
+        "00000011 02 00000003 00000003 614062 00000001 31"
+    )
+    assert sftp_server.status(7, sftp.FX_NO_SUCH_FILE, b"No", b"en") == octets(
+        "00000015 65 00000007 00000002 00000002 4e6f 00000002 656e"
+    )
+    assert sftp_server.handle(7, b"\0\1") == octets("0000000b 66 00000007 00000002 0001")
+    assert sftp_server.data_head(7, 261120) == octets("0003fc09 67 00000007 0003fc00")
+    assert sftp_server.attrs(7, attrs) == octets("00000025 69 00000007" + wire)
+    assert sftp_server.attrs(7, sftp.Attrs(mode=0o40755)) == octets(
+        "0000000d 69 00000007 00000004 000041ed"
+    )
+    assert sftp_server.name(7, [sftp.Name(b"a", b"-r", attrs), sftp.Name(b"b", b"", attrs)]) == (
+        octets("0000005d 68 00000007 00000002 00000001 61 00000002 2d72" + wire)
+        + octets("00000001 62 00000000" + wire)
+    )
+    assert sftp_server.path(7, b"/a") == octets(
+        "00000019 68 00000007 00000001 00000002 2f61 00000002 2f61 00000000"
+    )
+    words = "".join(f"{v:016x}" for v in (2**64 - 1, 2, 3, 4))
+    assert sftp_server.limits(7, sftp.Limits(2**64 - 1, 2, 3, 4)) == octets(
+        "00000025 c9 00000007" + words
+    )
+    words = "".join(f"{v:016x}" for v in range(1, 12))
+    state = Statvfs(*range(1, 12))
+    assert sftp_server.statvfs(7, state) == octets("0000005d c9 00000007" + words)
+    assert sftp_server.users_groups(7, [b"u", b""], [b"gg"]) == octets(
+        "0000001c c9 00000007 00000009 00000001 75 00000000 00000006 00000002 6767"
+    )
+
+
+def test_sftp_requests_at_the_server() -> None:
+    def decode(text: str, type: int) -> sftp_server.Request:
+        packet = octets(text)
+        rest, ((kind, id, start, end),) = sftp_server.scan(packet, 0, len(packet), 100)
+        assert (rest, kind, id) == (len(packet), type, 7)
+        return sftp_server.decode_request(packet, kind, id, start, end)
+
+    assert decode("00000012 03 00000007 00000001 61 0000001a 00000000", 3) == sftp_server.Open(
+        7, b"a", sftp.FXF_WRITE | sftp.FXF_CREAT | sftp.FXF_TRUNC, sftp.NO_ATTRS
+    )
+    request = decode("0000001a 06 00000007 00000002 6869 0000000100000000 00000002 6162ff", 6)
+    assert request == sftp_server.Write(7, b"hi", 2**32, memoryview(b"ab"))
+    copy = "00000034 c8 00000007 00000009 636f70792d64617461 00000001 68 0000000000000001"
+    copy += "ffffffffffffffff 00000001 69 0000000000000002"
+    assert decode(copy, 200) == sftp_server.CopyData(7, b"h", 1, 2**64 - 1, b"i", 2)
+    stream = octets("00000005 01 00000003")
+    assert sftp_server.scan(stream, 0, 9, 100) == (9, [(1, 0, 5, 9)])
+    assert sftp_server.decode_request(stream, 1, 0, 5, 9) == sftp_server.Init(3, {})

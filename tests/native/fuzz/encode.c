@@ -9,7 +9,7 @@
 
 #define HEADER_OCTETS 12
 #define OUT_MAX 16384
-#define BACK_SLOTS 512
+#define BACK_SLOTS 512 /* 255 slots at most, and 11 for 9 in a listing */
 
 static const char *const forms[] = { "s", "b", "ss", "sa", "ba", "sua", "bqu", "bqd", "bqqbq", "",
 	"bb", "x" };
@@ -25,10 +25,42 @@ sftp(uint8_t kind, uint8_t *out, size_t cap, const int64_t *tab, size_t n, const
 	if (len < 0)
 		return;
 	CHECK(len >= 9 && (uint64_t)len <= cap && len <= SFTP_REQUEST_MAX + 4);
-	if (strchr(form, 'd') == NULL && kind != 2) {
+	if (strchr(form, 'd') == NULL && kind != 1 && kind != 2) { /* those have no id */
 		CHECK(sftp_scan(out, (size_t)len, 0, (size_t)len, SFTP_REQUEST_MAX, found, 5) == 1);
 		CHECK(found[0] == len && found[1] == kind && found[2] == 7 && found[4] == len);
 	}
+}
+
+/* A listing: half of the octets are names, half long names. */
+static void
+listing(uint8_t *out, size_t cap, const int64_t *tab, size_t n, const uint8_t *base,
+    size_t baselen)
+{
+	size_t count = n / SFTP_NAME_ENCODE_SLOTS, half = baselen / 2, i, k;
+	uint8_t *names = copy_of(base, half), *longnames = copy_of(base + half, baselen - half);
+	int64_t *back = exactly(BACK_SLOTS * sizeof *back), found[5], len, got;
+
+	len = sftp_encode_name(out, cap, 7, tab, count, names, half, longnames, baselen - half);
+	if (len >= 0) {
+		CHECK(len >= 13 && (uint64_t)len <= cap);
+		CHECK(sftp_scan(out, (size_t)len, 0, (size_t)len, OUT_MAX, found, 5) == 1);
+		CHECK(found[0] == len && found[1] == 104 && found[2] == 7 && found[4] == len);
+		got = sftp_decode_name(out + 9, (size_t)len - 9, back, BACK_SLOTS);
+		CHECK(got == 3 + (int64_t)(count * SFTP_NAME_COLUMNS));
+		for (i = 0; i < count; i++) {
+			const int64_t *row = back + 3 + i;
+
+			CHECK(row[count] - row[0] == tab[i]);
+			CHECK(row[3 * count] - row[2 * count] == tab[count + i]);
+			CHECK(row[10 * count] == tab[2 * count + i]);
+			for (k = 0; k < 6; k++)
+				CHECK(row[(4 + k) * count] == 0 ||
+				    row[(4 + k) * count] == tab[3 * count + 6 * i + k]);
+		}
+	}
+	free(back);
+	free(longnames);
+	free(names);
 }
 
 int
@@ -55,7 +87,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	rv = h[5];
 	setbacks = h[6];
 	payload_len = (int64_t)h[7] * h[7] * 40;
-	switch (h[0] % 3) {
+	switch (h[0] % 4) {
 	case 0:
 		head = frame_encode_request(out, cap, h[1], h[2], h[8], h[9], h[10] - 2, h[11],
 		    payload_len, tab, n, base, baselen);
@@ -78,6 +110,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		got = frame_decode_reply(out, (size_t)head, back[10], back, BACK_SLOTS);
 		CHECK(got >= FRAME_HEADER_SLOTS && got <= FRAME_HEADER_SLOTS + (int64_t)n);
 		CHECK(back[5] == rv && back[6] == setbacks);
+		break;
+	case 2:
+		listing(out, cap, tab, n, base, baselen);
 		break;
 	default:
 		sftp(h[1], out, cap, tab, n, base, baselen);

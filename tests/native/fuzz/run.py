@@ -1,6 +1,6 @@
 """Compile and run the fuzzers of the C codecs under the address and undefined-behaviour sanitizers.
 
-    python tests/native/fuzz/run.py --seconds 300 [--seed 1] [frames | sftp | encode]...
+    python tests/native/fuzz/run.py --seconds 300 [--seed 1] [frames | sftp | served | encode]...
 
 Exit status 0 when nothing was found, 1 when something was (the input is kept, its path printed).
 """
@@ -25,7 +25,7 @@ HERE = ROOT / "tests" / "native" / "fuzz"
 NATIVE = ROOT / "native"
 C_FILES = ("frame_ops.c", "frame_decode.c", "frame_encode.c", "sftp.c", "sftp_server.c")
 SOURCES = [NATIVE / name for name in C_FILES]
-FAMILIES = ("frames", "sftp", "encode")
+FAMILIES = ("frames", "sftp", "served", "encode")
 FLAGS = [
     "-g",
     "-O1",
@@ -54,9 +54,13 @@ def encoder_inputs() -> Iterator[bytes]:
             yield head + CELLS[: n * 8] + base
     attrs = struct.pack("=7q", 1, 2, 3, 4, 5, 6, 15)
     for kind in range(12):
-        yield bytes([2, kind, 0, 255, 9, *bytes(7)]) + struct.pack("=2q", 0, 4) + attrs + b"path"
+        yield bytes([3, kind, 0, 255, 9, *bytes(7)]) + struct.pack("=2q", 0, 4) + attrs + b"path"
         numbers = struct.pack("=7q", 0, 4, 4096, 65536, 0, 4, 0)
-        yield bytes([2, kind, 0, 255, 4, *bytes(7)]) + numbers + b"path"
+        yield bytes([3, kind, 0, 255, 4, *bytes(7)]) + numbers + b"path"
+    for count in range(4):
+        columns = [1] * count + [2] * count + [15, 4, 0][:count]
+        rows = struct.pack(f"={9 * count}q", *columns, *range(6 * count))
+        yield bytes([2, 0, 0, 255, 9 * count, *bytes(7)]) + rows + b"n" * count + b"l" * 2 * count
 
 
 def corpus(family: str) -> list[bytes]:
@@ -66,6 +70,9 @@ def corpus(family: str) -> list[bytes]:
     if family == "sftp":
         packets = list(samples.packets())
         return [*packets, b"".join(packets), *(body for _, body in samples.BODIES)]
+    if family == "served":
+        requests = [packet for packet, _ in samples.SERVED]
+        return [*requests, b"".join(requests), *(packet[4:5] + packet[9:] for packet in requests)]
     return list(encoder_inputs())
 
 
