@@ -1,0 +1,413 @@
+"""Requests by path: what is looked at, made, removed, renamed and linked by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from errno import (
+    EBUSY,
+    EEXIST,
+    EINVAL,
+    EISDIR,
+    EMLINK,
+    ENAMETOOLONG,
+    ENOENT,
+    ENOSYS,
+    ENOTDIR,
+    ENOTEMPTY,
+    EOPNOTSUPP,
+    EPERM,
+    ESTALE,
+    EXDEV,
+)
+from typing import Any, Final
+
+from ...native import sftp_server as sftp
+from ...native.constants import PATH_MAX, NameiOp, Vtype
+from ...native.errors import VfsError
+from ...native.records import Componentname, Cookie, Newinfo, Vattr
+from .attributes import SECOND, attrs_of
+from .nodes import Node
+from .order import ALTER, TOUCH, Name, Part
+from .paths import BARE, FOLLOW, NAME, STAY, Found
+from .status import Refusal
+from .turns import Turn
+from .view import View
+
+Reply = bytes
+Handler = Callable[[Turn, Any], Awaitable[Reply]]
+
+_TRIES: Final = 3
+"""How often a name is looked up anew that somebody else is moving."""
+
+_NO_LINK: Final = frozenset((EOPNOTSUPP, ENOSYS, EXDEV, EPERM, EMLINK))
+"""Errors of link that say that this file cannot have a second name there; OpenSSH's list, and
+EMLINK."""
+
+
+def success(id: int) -> Reply:
+    """Return the answer to what has been done."""
+    return sftp.status(id, sftp.FX_OK, b"Success")
+
+
+class NameRequests:
+    """Answers the requests of one session that name things by path."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._server = view.server
+        self._export = view.export
+        self._find = view.paths.find
+        self._cred = view.cred
+        self.handlers: dict[type[Any], Handler] = {
+            sftp.Stat: self.stat,
+            sftp.Lstat: self.lstat,
+            sftp.Setstat: self.setstat,
+            sftp.Lsetstat: self.lsetstat,
+            sftp.Readlink: self.readlink,
+            sftp.Realpath: self.realpath,
+            sftp.ExpandPath: self.expand_path,
+            sftp.StatvfsRequest: self.statvfs,
+            sftp.Mkdir: self.mkdir,
+            sftp.Rmdir: self.rmdir,
+            sftp.Remove: self.remove,
+            sftp.Symlink: self.symlink,
+            sftp.Rename: self.rename,
+            sftp.PosixRename: self.posix_rename,
+            sftp.Hardlink: self.hardlink,
+        }
+
+    # Looking.
+
+    async def lstat(self, turn: Turn, request: sftp.Lstat) -> Reply:
+        """Answer with the attributes of what the path names."""
+        with await self._find(request.path, turn, STAY) as found:
+            return sftp.attrs(request.id, attrs_of(await self._view.attributes(found)))
+
+    async def stat(self, turn: Turn, request: sftp.Stat) -> Reply:
+        """The same, following links."""
+        with await self._find(request.path, turn, FOLLOW) as found:
+            return sftp.attrs(request.id, attrs_of(await self._view.attributes(found)))
+
+    async def readlink(self, turn: Turn, request: sftp.Readlink) -> Reply:
+        """Answer with a link's target as it is stored. Errors: EINVAL for what is no link."""
+        with await self._find(request.path, turn, STAY) as found:
+            node = found.there()
+            if node.vtype != Vtype.VLNK:
+                raise VfsError(EINVAL)
+            return sftp.path(request.id, await self._server.readlink(node.cookie, self._cred))
+
+    async def realpath(self, turn: Turn, request: sftp.Realpath) -> Reply:
+        """Answer with the canonical path. The last name need not exist, the others must."""
+        return await self._canonical(turn, request.id, request.path or b".")
+
+    async def expand_path(self, turn: Turn, request: sftp.ExpandPath) -> Reply:
+        """The same; "~" and the user's own "~user" stand for the start."""
+        path = request.path or b"."
+        if path.startswith(b"~"):
+            user, slash, rest = path[1:].partition(b"/")
+            if user not in (b"", self._view.user):
+                raise Refusal(sftp.FX_NO_SUCH_FILE, b"no such user")
+            path = (self._view.paths.start or b"/") + slash + rest
+        return await self._canonical(turn, request.id, path)
+
+    async def _canonical(self, turn: Turn, id: int, path: bytes) -> Reply:
+        with await self._find(path, turn, FOLLOW) as found:
+            if found.slash:
+                found.there()
+            return sftp.path(id, found.path)
+
+    async def statvfs(self, turn: Turn, request: sftp.StatvfsRequest) -> Reply:
+        """Answer with the state of the file system."""
+        with await self._find(request.path, turn, FOLLOW) as found:
+            found.there()
+            return sftp.statvfs(request.id, await self._server.statvfs())
+
+    # Changing attributes.
+
+    async def setstat(self, turn: Turn, request: sftp.Setstat) -> Reply:
+        """Change attributes, following links."""
+        with await self._find(request.path, turn, FOLLOW) as found:
+            await self.change(found.there(), request.attrs)
+        return success(request.id)
+
+    async def lsetstat(self, turn: Turn, request: sftp.Lsetstat) -> Reply:
+        """Change attributes, a link's own where the path ends in one.
+
+        Errors: EINVAL for a size, as OpenSSH has it; EOPNOTSUPP for the mode of a link.
+        """
+        if request.attrs.size is not None:
+            raise VfsError(EINVAL)
+        with await self._find(request.path, turn, STAY) as found:
+            node = found.there()
+            attrs = request.attrs
+            if node.vtype == Vtype.VLNK and attrs.mode is not None:
+                # The rest is done all the same, as OpenSSH does.
+                await self.change(node, attrs._replace(mode=None))
+                raise VfsError(EOPNOTSUPP)
+            await self.change(node, attrs)
+        return success(request.id)
+
+    async def change(self, node: Node, attrs: sftp.Attrs) -> None:
+        """Change what is given in `attrs`, as OpenSSH does: size, mode, times and owner, each tried
+        although another failed; the last error is told.
+
+        All at once where the result is the same: a new owner takes away set-id bits that were
+        given in the same request before it.
+        """
+        changes = list(_changes(attrs))
+        if not changes:
+            return
+        if len(changes) > 1 and not (attrs.uid is not None and (attrs.mode or 0) & 0o6000):
+            together = Vattr(**{key: value for change in changes for key, value in change.items()})
+            try:
+                await self._change(node, together)
+                return
+            except VfsError:
+                pass  # which of them failed shows below
+        error: VfsError | None = None
+        for change in changes:
+            try:
+                await self._change(node, Vattr(**change))
+            except VfsError as exc:
+                error = exc
+        if error is not None:
+            raise error
+
+    async def _change(self, node: Node, va: Vattr) -> None:
+        try:
+            await self._server.setattr(node.cookie, va, self._cred)
+        finally:
+            if node.vtype == Vtype.VDIR and (va.mode is not None or va.uid is not None):
+                self._export.directories_changed()  # others may search it now
+
+    # Making.
+
+    async def mkdir(self, turn: Turn, request: sftp.Mkdir) -> Reply:
+        """Make a directory."""
+        mode = 0o777 if request.attrs.mode is None else request.attrs.mode
+        va = Vattr(Vtype.VDIR, mode & 0o1777 & ~self._view.umask)
+        with await self._find(request.path, turn, BARE) as found:
+            await self._make(found, lambda opc, cn: self._server.mkdir(opc, cn, va))
+        return success(request.id)
+
+    async def symlink(self, turn: Turn, request: sftp.Symlink) -> Reply:
+        """Make a link to a target, which is stored as it is."""
+        target = request.target
+        if not target:
+            raise VfsError(ENOENT)
+        if len(target) >= PATH_MAX:
+            raise VfsError(ENAMETOOLONG)
+        va = Vattr(Vtype.VLNK, 0o777)
+        with await self._find(request.linkpath, turn, BARE) as found:
+            await self._refuse_slash(found)
+            await self._make(found, lambda opc, cn: self._server.symlink(opc, cn, va, target))
+        return success(request.id)
+
+    async def _make(
+        self, found: Found, make: Callable[[Cookie, Componentname], Awaitable[Newinfo]]
+    ) -> None:
+        if found.parent is None:
+            raise VfsError(EEXIST)
+        cn = self._view.paths.componentname(found.name, NameiOp.CREATE)
+        self._view.nodes.give_back(await make(found.parent.cookie, cn))
+
+    async def _refuse_slash(self, found: Found) -> None:
+        """Refuse a new name with a slash behind it for what is no directory: EEXIST or ENOENT."""
+        if found.slash and found.parent is not None:
+            cn = self._view.paths.componentname(found.name)
+            info = await self._server.lookup(found.parent.cookie, cn)
+            if info.cookie:
+                self._view.nodes.give_back(info)
+            raise VfsError(EEXIST if info.cookie else ENOENT)
+
+    async def hardlink(self, turn: Turn, request: sftp.Hardlink) -> Reply:
+        """Give a file one more name; a link gets it itself, it is not followed."""
+        with (
+            await self._find(request.old, None, STAY) as source,
+            await self._find(request.new, None, BARE) as place,
+        ):
+            node = source.there()
+            await self._refuse_slash(place)
+            if place.parent is None:
+                raise VfsError(EEXIST)
+            if node.vtype == Vtype.VDIR:
+                raise VfsError(EPERM)
+            turn.narrow((*_entry(place), *_entry(source)))
+            await self._link(place, node)
+        return success(request.id)
+
+    async def _link(self, place: Found, node: Node) -> None:
+        assert place.parent is not None
+        cn = self._view.paths.componentname(place.name, NameiOp.CREATE)
+        await self._server.link(place.parent.cookie, node.cookie, cn)
+
+    # Removing and renaming. A name is looked up for its cookie, and somebody in another session
+    # may move it before it is used: then it is looked up again.
+
+    async def remove(self, turn: Turn, request: sftp.Remove) -> Reply:
+        """Remove a name of what is no directory."""
+        await self._again(lambda: self._remove(turn, request.path))
+        return success(request.id)
+
+    async def _remove(self, turn: Turn, path: bytes) -> bool:
+        with await self._find(path, turn, NAME) as found:
+            if found.parent is None:
+                raise VfsError(EISDIR)
+            node = found.there()
+            if node.vtype == Vtype.VDIR:
+                raise VfsError(EISDIR)
+            cn = self._view.paths.componentname(found.name, NameiOp.DELETE)
+            if await _is_moved(self._server.remove(found.parent.cookie, node.cookie, cn)):
+                return False
+            self._view.nodes.gone(node)
+            return True
+
+    async def rmdir(self, turn: Turn, request: sftp.Rmdir) -> Reply:
+        """Remove an empty directory."""
+        await self._again(lambda: self._rmdir(request.path))
+        return success(request.id)
+
+    async def _rmdir(self, path: bytes) -> bool:
+        with await self._find(path, None, NAME) as found:
+            if found.parent is None:
+                if found.node is self._view.root:
+                    raise VfsError(EBUSY)
+                raise VfsError(EINVAL if found.name == b"." else ENOTEMPTY)
+            node = found.there()
+            if node.vtype != Vtype.VDIR:
+                raise VfsError(ENOTDIR)
+            cn = self._view.paths.componentname(found.name, NameiOp.DELETE)
+            try:
+                if await _is_moved(self._server.rmdir(found.parent.cookie, node.cookie, cn)):
+                    return False
+            except VfsError:
+                raise
+            except BaseException:
+                self._export.directories_changed()  # it may be gone
+                raise
+            self._export.directory_removed(node)
+            return True
+
+    async def posix_rename(self, turn: Turn, request: sftp.PosixRename) -> Reply:
+        """Rename, replacing what is there."""
+        await self._again(lambda: self._rename(turn, request.old, request.new))
+        return success(request.id)
+
+    async def rename(self, turn: Turn, request: sftp.Rename) -> Reply:
+        """Rename, and fail when the new name exists.
+
+        As OpenSSH does, a file gets its new name before it loses the old one: nobody else's file
+        can come in between and be replaced. What cannot have two names is renamed if nothing is
+        there at the moment.
+        """
+        if not await self._move_file(turn, request.old, request.new):
+            await self._again(lambda: self._rename(turn, request.old, request.new, replace=False))
+        return success(request.id)
+
+    async def _move_file(self, turn: Turn, old: bytes, new: bytes) -> bool:
+        """Rename a file by way of a second name; return False where that cannot be done."""
+        with (
+            await self._find(old, None, NAME) as source,
+            await self._find(new, None, NAME) as place,
+        ):
+            node = source.there()
+            if node.vtype != Vtype.VREG or source.parent is None:
+                return False
+            if place.node is not None or place.parent is None:
+                raise VfsError(EEXIST)
+            if place.slash:
+                raise VfsError(ENOTDIR)
+            turn.narrow((*_entry(source), *_entry(place)))
+            try:
+                await self._link(place, node)
+            except VfsError as exc:
+                if exc.errno in _NO_LINK:
+                    return False
+                raise
+            cn = self._view.paths.componentname(source.name, NameiOp.DELETE)
+            try:
+                await self._server.remove(source.parent.cookie, node.cookie, cn)
+            except VfsError:
+                cn = self._view.paths.componentname(place.name, NameiOp.DELETE)
+                await self._server.remove(place.parent.cookie, node.cookie, cn)
+                raise
+            return True
+
+    async def _rename(self, turn: Turn, old: bytes, new: bytes, *, replace: bool = True) -> bool:
+        with (
+            await self._find(old, None, NAME) as source,
+            await self._find(new, None, NAME) as place,
+        ):
+            node = source.node
+            if node is None:
+                raise VfsError(ENOENT)
+            if source.parent is None or place.parent is None:
+                raise VfsError(EBUSY)
+            victim = place.node
+            is_directory = node.vtype == Vtype.VDIR
+            if not is_directory and (source.slash or place.slash):
+                raise VfsError(ENOTDIR)
+            if victim is not None:
+                if not replace:
+                    raise VfsError(EEXIST)
+                if victim is node:
+                    return True
+                if is_directory != (victim.vtype == Vtype.VDIR):
+                    raise VfsError(ENOTDIR if is_directory else EISDIR)
+            if not is_directory:
+                turn.narrow((*_entry(source), *_entry(place)))
+            name = self._view.paths.componentname
+            try:
+                if await _is_moved(
+                    self._server.rename(
+                        source.parent.cookie,
+                        node.cookie,
+                        name(source.name, NameiOp.DELETE),
+                        place.parent.cookie,
+                        None if victim is None else victim.cookie,
+                        name(place.name, NameiOp.RENAME),
+                    )
+                ):
+                    return False
+            finally:
+                if is_directory:
+                    self._view.nodes.displace(node)
+                    self._export.directories_changed()
+            if victim is not None:
+                self._view.nodes.gone(victim)
+            return True
+
+    async def _again(self, attempt: Callable[[], Awaitable[bool]]) -> None:
+        for _ in range(_TRIES):
+            if await attempt():
+                return
+        raise VfsError(ENOENT)
+
+
+def _entry(found: Found) -> tuple[Part, ...]:
+    """Return what a change of a name touches."""
+    assert found.parent is not None
+    return Part(Name(found.parent, found.name), ALTER), Part(found.parent, TOUCH)
+
+
+async def _is_moved(operation: Awaitable[Any]) -> bool:
+    """Run an operation on a name and its node; return whether the two have parted meanwhile."""
+    try:
+        await operation
+    except VfsError as exc:
+        if exc.errno in (ENOENT, ESTALE):
+            return True
+        raise
+    return False
+
+
+def _changes(attrs: sftp.Attrs) -> Iterator[dict[str, int | None]]:
+    """Yield the changes that are asked for, one by one, in OpenSSH's order."""
+    if attrs.size is not None:
+        yield {"size": attrs.size}
+    if attrs.mode is not None:
+        yield {"mode": attrs.mode & 0o7777}
+    if attrs.mtime is not None and attrs.atime is not None:
+        yield {"atime": attrs.atime * SECOND, "mtime": attrs.mtime * SECOND}
+    if attrs.uid is not None:
+        yield {"uid": attrs.uid, "gid": attrs.gid}

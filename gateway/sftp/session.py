@@ -1,0 +1,522 @@
+"""One SFTP session: octets in, requests done, octets out.
+
+Workers take turns at leading, as in layers/puffs/stream.py: the leader takes packets and does each
+request itself; only when a request really has to wait does another worker take the lead, and
+the one that waits goes on as that request's task. So a session over a file server that answers
+from memory is one task that never changes, its answers leave in batches, and no request costs a
+trip through the scheduler. Which requests may run side by side is order.py's business.
+
+Memory is bounded: answers that the client does not fetch, and what requests in flight hold and are
+going to answer, stop the leader from taking more.
+"""
+
+from __future__ import annotations
+
+import logging
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from errno import ETIMEDOUT
+from math import inf
+from typing import Any, Final, NamedTuple
+
+import trio
+from trio.lowlevel import Abort, Task
+
+from ...native import sftp_server as sftp
+from ...native.errors import RemoteProtocolError, VfsError
+from ...native.sftp_protocol import FXP_STATUS
+from .extensions import EXTENSIONS, SessionRequests
+from .files import DATA_MAX, PACKET_MAX, Data, FileRequests
+from .intake import Chunk, Intake
+from .names import NameRequests
+from .order import Claim, Parts, Traffic
+from .outbox import Outbox
+from .permitted import Permitted
+from .status import Refusal, status_of
+from .turns import Opened, Turn, copy_parts, handle_parts
+from .view import View
+
+_log = logging.getLogger(__name__)
+
+WORKERS_MAX: Final = 129
+"""Requests in flight, and one worker who leads."""
+_IDLE_MAX: Final = 8
+"""Workers that are kept for the next time."""
+QUEUED_MAX: Final = 1024 * 1024
+"""Octets of answers that wait for the client above which no request is taken."""
+OWED_MAX: Final = 8 * 1024 * 1024
+"""Octets that requests in flight hold or are going to answer above which none is taken."""
+REQUEST_SECONDS: Final = 300.0
+"""How long the file server may take for one request, unless the session is told otherwise."""
+END_SECONDS: Final = 10.0
+"""How long requests in flight and what is open may take to end when the client has left."""
+_BATCH: Final = 64
+"""Requests that are done before other sessions get their turn."""
+_SMALL: Final = 1024
+"""What a request holds beside file data, octets, roughly."""
+
+
+@types.coroutine
+def _resume(operation: Coroutine[Any, Any, Any], trap: Any) -> Generator[Any, Any, Any]:
+    """Go on with an operation that has begun to wait in this task; return what it returns."""
+    try:
+        while True:
+            try:
+                value = yield trap
+            except BaseException as exc:
+                trap = operation.throw(exc)
+            else:
+                trap = operation.send(value)
+    except StopIteration as done:
+        return done.value
+
+
+class SessionStatistics(NamedTuple):
+    """Counters since the session began, and what is going on now."""
+
+    requests: int
+    failures: int
+    octets_received: int
+    octets_sent: int
+    octets_queued: int
+    octets_owed: int
+    in_flight: int
+    handles: int
+    workers: int
+
+
+class Journal:
+    """Hears what a session does. The base hears nothing."""
+
+    def done(self, request: Any, code: int, opened: Opened | None) -> None:
+        """Hear that a request ended with a status code; `opened` is what a CLOSE has closed."""
+
+
+class _Worker(Turn):
+    """One worker, with the turn of the request that it has."""
+
+    __slots__ = ("chunk", "is_leader", "is_over", "owed", "scope", "started")
+
+    def __init__(self, traffic: Traffic) -> None:
+        super().__init__(traffic)
+        self.is_leader = True
+        self.is_over = False
+        self.chunk: Chunk | None = None
+        self.owed = 0
+        self.started = inf
+        """When the file server began to keep it waiting."""
+        self.scope: trio.CancelScope
+
+
+class Session:
+    """Serves one client. `serve` runs it; everything else may be called at any time.
+
+    `timeout`: seconds that the file server may take for one request, None for any time. `label`
+    names the session in logs.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        in_fd: int,
+        out_fd: int,
+        *,
+        permitted: Permitted | None = None,
+        timeout: float | None = REQUEST_SECONDS,
+        journal: Journal | None = None,
+        label: str = "SFTP session",
+    ) -> None:
+        self._view = view
+        self._handles = view.handles
+        self._permitted = Permitted() if permitted is None else permitted
+        self._asks = not self._permitted.is_everything
+        self._timeout = timeout
+        self._journal = journal
+        self._label = label
+        self._traffic = Traffic()
+        self._intake = Intake(in_fd, PACKET_MAX)
+        self._outbox = Outbox(out_fd, self._spawn, self._unpark, self._broken)
+        names = NameRequests(view)
+        self._files = FileRequests(view, names, self._copied)
+        self._handlers: dict[type[Any], Callable[[Any, Any], Awaitable[bytes | Data]]] = {
+            **names.handlers,
+            **self._files.handlers,
+            **SessionRequests(view).handlers,
+        }
+        self._nursery: trio.Nursery
+        self._packets: list[tuple[int, int, int, int]] = []
+        self._next = 0
+        self._workers = 0
+        self._waiting: set[_Worker] = set()
+        self._idle: list[Task] = []
+        self._nobody_leads = False
+        self._is_greeted = False
+        self._is_watched = False
+        self._owed = 0
+        self._parked: Task | None = None
+        self._requests = 0
+        self.failures = 0
+        """Requests that ended in a way that nobody foresaw."""
+        self.cause = ""
+        """Why the session ended, for people; empty while it lasts, and when the client left."""
+
+    def statistics(self) -> SessionStatistics:
+        """Return the figures of now."""
+        return SessionStatistics(
+            self._requests,
+            self.failures,
+            self._intake.received,
+            self._outbox.sent,
+            self._outbox.queued,
+            self._owed,
+            len(self._waiting),
+            len(self._handles),
+            self._workers,
+        )
+
+    async def serve(self) -> None:
+        """Serve until the client leaves, or breaks the protocol; see `cause`.
+
+        The descriptors stay the caller's. Requests in flight are then given some time to end, and
+        what is open is closed, also when this is cancelled. The session's nodes are given back.
+        """
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._workers = 1
+                self._nursery.start_soon(self._worker)
+        finally:
+            with trio.move_on_after(END_SECONDS, shield=True):
+                await self._files.end_all()
+
+    # The end.
+
+    def _end(self, cause: str = "") -> None:
+        """End the session at once: cancel what is in flight."""
+        if not self.cause:
+            self.cause = cause
+        self._nursery.cancel_scope.cancel()
+
+    def _broken(self, cause: str) -> None:
+        _log.info("%s: %s", self._label, cause)
+        self._end(cause)
+
+    async def _finish(self) -> None:
+        """The client sends nothing any more: answer what it has asked for, then end."""
+        with trio.move_on_after(END_SECONDS):
+            while self._waiting or self._outbox.queued:
+                self._outbox.flush()
+                if self._waiting or self._outbox.queued:
+                    await self._park()
+        self._end()
+
+    # Workers. One leads, unless all are waiting for the file server.
+
+    def _spawn(self, function: Callable[[], Any]) -> None:
+        self._nursery.start_soon(function)
+
+    async def _worker(self) -> None:
+        worker = _Worker(self._traffic)
+        try:
+            while not worker.is_over:
+                with trio.CancelScope() as worker.scope:
+                    await self._work(worker)
+                if worker.scope.cancelled_caught:
+                    # The watcher did that, and nobody else cancels one worker alone.
+                    self._answer(worker, status_of(ETIMEDOUT))
+        finally:
+            self._workers -= 1
+
+    async def _work(self, worker: _Worker) -> None:
+        """Lead, or wait until it is time to lead, until the session or the scope ends."""
+        outbox, handlers, traffic = self._outbox, self._handlers, self._traffic
+        while True:
+            if not worker.is_leader and not await self._lead_again(worker):
+                worker.is_over = True
+                return
+            if self._next == len(self._packets) or self._is_full or self._next % _BATCH == 0:
+                if not await self._more():
+                    worker.is_over = True
+                    return
+            type_, id, start, end = self._packets[self._next]
+            self._next += 1
+            self._requests += 1
+            request = sftp.decode_request(self._intake.chunk.view, type_, id, start, end)
+            handler = handlers.get(type(request))
+            if handler is None or not self._is_greeted:
+                if not self._answer_odd(request):
+                    worker.is_over = True
+                    return
+                continue
+            worker.begin(request)
+            if self._asks and not self._permitted.permits(request):
+                self._answer(worker, (sftp.FX_PERMISSION_DENIED, b"Permission denied"))
+                continue
+            try:
+                if traffic and not self._enter(worker).is_free:
+                    await self._wait_turn(worker)
+                operation: Any = handler(worker, request)
+                try:
+                    trap = operation.send(None)
+                except StopIteration as done:
+                    reply = done.value
+                else:
+                    reply = await self._wait(worker, operation, trap)
+            except Exception as exc:
+                self._answer(worker, self._failed(request, exc))
+            except BaseException:
+                self._leave(worker)
+                raise
+            else:
+                if type(reply) is bytes:
+                    outbox.put(reply)
+                else:
+                    outbox.put_data(*reply)
+                if self._journal is not None:
+                    self._note(worker, reply)
+            if worker.claim is not None:
+                self._leave(worker)
+                if worker.scope.cancel_called:
+                    return  # the watcher came too late, but this scope is of no use any more
+
+    def _answer(self, worker: _Worker, status: tuple[int, bytes]) -> None:
+        """Answer a worker's request with a status."""
+        self._outbox.put(sftp.status(worker.request.id, *status))
+        if self._journal is not None:
+            self._journal.done(worker.request, status[0], worker.opened)
+
+    def _note(self, worker: _Worker, reply: bytes | Data) -> None:
+        assert self._journal is not None
+        code = sftp.FX_OK
+        if type(reply) is bytes and reply[4] == FXP_STATUS:
+            code = int.from_bytes(reply[9:13], "big")
+        self._journal.done(worker.request, code, worker.opened)
+
+    def _answer_odd(self, request: Any) -> bool:
+        """Deal with a packet that is no request to be done; return whether the session goes on."""
+        if type(request) is sftp.Init:
+            self._is_greeted = True
+            permitted = self._permitted.extensions
+            offered = {name: data for name, data in EXTENSIONS.items() if name in permitted}
+            self._outbox.put(sftp.version(offered))
+            return True
+        if not self._is_greeted:
+            return self._breach("it did not begin with INIT")
+        if type(request) is sftp.Malformed:
+            if request.type == sftp.FXP_INIT:
+                return self._breach(f"its INIT: {request.reason}")
+            _log.info("%s: request type %d: %s", self._label, request.type, request.reason)
+            code, text = sftp.FX_BAD_MESSAGE, request.reason.encode()
+        else:
+            _log.info("%s: request type %d %r", self._label, request.type, request.extension)
+            code, text = sftp.FX_OP_UNSUPPORTED, b"Operation unsupported"
+        self._outbox.put(sftp.status(request.id, code, text))
+        return True
+
+    def _breach(self, reason: str) -> bool:
+        """End the session: the client broke the protocol."""
+        cause = f"the client broke the protocol: {reason}"
+        _log.warning("%s: %s", self._label, cause)
+        self._outbox.flush()
+        self._end(cause)
+        return False
+
+    def _failed(self, request: Any, exc: Exception) -> tuple[int, bytes]:
+        """Return the status that an exception means. The one table of the SFTP end is status.py."""
+        if isinstance(exc, VfsError):
+            return status_of(exc.errno)
+        if isinstance(exc, Refusal):
+            return exc.code, exc.text
+        self.failures += 1
+        _log.error(
+            "%s: %s failed in a way that it must not",
+            self._label,
+            type(request).__name__,
+            exc_info=exc,
+        )
+        return sftp.FX_FAILURE, b"Failure"
+
+    # Waiting.
+
+    def _parts_of(self, request: Any, worker: _Worker) -> Parts | None:
+        """Return what a request through handles touches, None for one by path."""
+        if type(request) is sftp.CopyData:
+            source = self._handles.get(request.read_handle)
+            target = self._handles.get(request.write_handle)
+            return () if source is None or target is None else copy_parts(request, source, target)
+        handle = getattr(request, "handle", None)
+        if handle is None:
+            return None
+        opened = worker.opened or self._handles.get(handle)
+        return () if opened is None else handle_parts(request, opened)
+
+    def _enter(self, worker: _Worker) -> Claim:
+        """Claim what a request touches that comes while others are in flight."""
+        request = worker.request
+        parts = self._parts_of(request, worker)
+        if parts is not None:
+            if type(request) is sftp.Close:
+                worker.opened = self._handles.take(request.handle)
+            return worker.enter(None, parts)
+        path = getattr(request, "path", None) or getattr(request, "linkpath", None)
+        return worker.enter(None if path is None else self._view.paths.place(path), None)
+
+    async def _wait_turn(self, worker: _Worker) -> None:
+        """Wait until no earlier request stands in the way."""
+        assert worker.claim is not None
+        self._hold(worker)
+        try:
+            await worker.claim.wait()
+        except BaseException:
+            if worker.opened is not None:  # a CLOSE that never came to its turn
+                self._handles.put_back(worker.request.handle, worker.opened)
+            raise
+
+    async def _wait(self, worker: _Worker, operation: Coroutine[Any, Any, Any], trap: Any) -> Any:
+        """Go on with an operation that the file server keeps waiting."""
+        if worker.claim is None:
+            worker.start(self._parts_of(worker.request, worker))
+        if not worker.owed:
+            self._hold(worker)
+        worker.started = trio.current_time()
+        if self._timeout is not None and not self._is_watched:
+            self._is_watched = True
+            self._nursery.start_soon(self._watch, self._timeout)
+        try:
+            return await _resume(operation, trap)
+        finally:
+            worker.started = inf
+
+    def _hold(self, worker: _Worker) -> None:
+        """Count what a request that waits keeps in memory, and let another worker lead."""
+        request = worker.request
+        worker.owed = _SMALL
+        if type(request) is sftp.Read:
+            worker.owed += min(request.length, DATA_MAX)
+        elif type(request) is sftp.Write:
+            chunk = worker.chunk = self._intake.chunk
+            if not chunk.users:
+                self._owed += len(chunk.view)
+            chunk.users += 1
+        self._owed += worker.owed
+        self._waiting.add(worker)
+        self._hand_over(worker)
+
+    def _leave(self, worker: _Worker) -> None:
+        """Take a request that has waited out of the traffic, and out of the count of memory."""
+        worker.end()
+        if not worker.owed:
+            return
+        self._waiting.discard(worker)
+        self._owed -= worker.owed
+        worker.owed = 0
+        chunk = worker.chunk
+        if chunk is not None:
+            worker.chunk = None
+            chunk.users -= 1
+            if not chunk.users:
+                self._owed -= len(chunk.view)
+        self._unpark()
+
+    def _hand_over(self, worker: _Worker) -> None:
+        """Let another worker lead."""
+        worker.is_leader = False
+        self._outbox.flush()
+        if self._idle:
+            trio.lowlevel.reschedule(self._idle.pop())
+        elif self._workers < WORKERS_MAX:
+            self._workers += 1
+            self._nursery.start_soon(self._worker)
+        else:
+            self._nobody_leads = True
+
+    async def _lead_again(self, worker: _Worker) -> bool:
+        """Send what is done and wait until this worker is to lead; False: it is not needed."""
+        self._outbox.flush()
+        if self._nobody_leads:
+            self._nobody_leads = False
+        elif len(self._idle) >= _IDLE_MAX:
+            return False
+        else:
+            task = trio.lowlevel.current_task()
+            self._idle.append(task)
+
+            def abort(_: Any) -> Abort:
+                self._idle.remove(task)
+                return Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        worker.is_leader = True
+        return True
+
+    async def _watch(self, timeout: float) -> None:
+        """End requests that take too long, for as long as there are any in flight."""
+        while self._waiting:
+            now = trio.current_time()
+            due = inf
+            for worker in self._waiting:
+                if worker.started + timeout > now:
+                    due = min(due, worker.started + timeout)
+                elif not worker.scope.cancel_called:
+                    _log.warning(
+                        "%s: %s took longer than %g s",
+                        self._label,
+                        type(worker.request).__name__,
+                        timeout,
+                    )
+                    worker.scope.cancel()
+            await trio.sleep_until(min(due, now + timeout))
+        self._is_watched = False
+
+    def _copied(self, turn: Turn) -> None:
+        """Hear that COPY-DATA gets on."""
+        assert isinstance(turn, _Worker)
+        if turn.started != inf:
+            turn.started = trio.current_time()
+
+    # Taking packets.
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the session has as much in memory as it may have."""
+        return self._outbox.queued > QUEUED_MAX or self._owed > OWED_MAX
+
+    async def _more(self) -> bool:
+        """Wait until there is a packet to take and room for what it means; False at the end."""
+        if self._is_full:
+            self._outbox.flush()
+            while self._is_full:
+                await self._park()
+        if self._next < len(self._packets):
+            if self._next:
+                self._outbox.flush()
+                await trio.lowlevel.checkpoint()
+            return True
+        self._outbox.flush()
+        self._packets = []
+        try:
+            packets = await self._intake.packets()
+        except RemoteProtocolError as exc:
+            return self._breach(str(exc))
+        except OSError as exc:
+            self._broken(f"receiving from the client: {exc.strerror}")
+            return False
+        if packets is None:
+            await self._finish()
+            return False
+        self._packets, self._next = packets, 0
+        return True
+
+    async def _park(self) -> None:
+        """Wait until something has left the session."""
+        self._parked = trio.lowlevel.current_task()
+
+        def abort(_: Any) -> Abort:
+            self._parked = None
+            return Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _unpark(self) -> None:
+        if self._parked is not None:
+            task, self._parked = self._parked, None
+            trio.lowlevel.reschedule(task)
