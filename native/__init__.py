@@ -13,6 +13,6 @@ input or output and knows no scheduler.
 
 The rest is behind these faces: frame_requests and frame_replies (what lies where in the table of
 numbers that C reads and fills), sftp_protocol, sftp_attrs, sftp_requests, sftp_replies,
-served_requests, served_replies, table, and the C module _codec, whose functions codec.h
-describes.
+served_records, served_requests, served_replies, table, and the C module _codec, whose functions
+codec.h describes.
 """

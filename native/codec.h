@@ -78,7 +78,7 @@ int64_t sftp_scan(const void *buf, size_t len, size_t start, size_t end, size_t 
 /*
  * A request, or the reply ATTRS: type, id, then the name of an extension unless `extlen` is 0,
  * then what the letters of `form` say, taken from `tab` in turn: s a string (2 slots: start and
- * end in `base`), b the same but NUL allowed (handles), u a number of 32 bits, q one of 64 bits,
+ * end in `base`), b the same but NUL allowed (handles), u a number of 32 bits, q one of 63 bits,
  * a attributes (7 slots: size, uid, gid, mode, atime, mtime, a mask of those present), d the
  * length of data that travel beside. At most SFTP_REQUEST_MAX octets behind the length, without
  * those data. Returns the number of octets in `out`.

@@ -14,19 +14,7 @@ attributes, a handle of more than 256 octets).
 
 from __future__ import annotations
 
-from .served_replies import (
-    attrs,
-    data_head,
-    handle,
-    limits,
-    name,
-    path,
-    status,
-    statvfs,
-    users_groups,
-    version,
-)
-from .served_requests import (
+from .served_records import (
     Close,
     CopyData,
     ExpandPath,
@@ -60,8 +48,20 @@ from .served_requests import (
     Unsupported,
     UsersGroupsById,
     Write,
-    decode_request,
 )
+from .served_replies import (
+    attrs,
+    data_head,
+    handle,
+    limits,
+    name,
+    path,
+    status,
+    statvfs,
+    users_groups,
+    version,
+)
+from .served_requests import decode_request
 from .sftp_protocol import (
     EXT_COPY_DATA,
     EXT_EXPAND_PATH,

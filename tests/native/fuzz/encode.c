@@ -39,6 +39,7 @@ listing(uint8_t *out, size_t cap, const int64_t *tab, size_t n, const uint8_t *b
 	size_t count = n / SFTP_NAME_ENCODE_SLOTS, half = baselen / 2, i, k;
 	uint8_t *names = copy_of(base, half), *longnames = copy_of(base + half, baselen - half);
 	int64_t *back = exactly(BACK_SLOTS * sizeof *back), found[5], len, got;
+	int64_t sum = 0, long_sum = 0;
 
 	len = sftp_encode_name(out, cap, 7, tab, count, names, half, longnames, baselen - half);
 	if (len >= 0) {
@@ -50,6 +51,8 @@ listing(uint8_t *out, size_t cap, const int64_t *tab, size_t n, const uint8_t *b
 		for (i = 0; i < count; i++) {
 			const int64_t *row = back + 3 + i;
 
+			sum += tab[i];
+			long_sum += tab[count + i];
 			CHECK(row[count] - row[0] == tab[i]);
 			CHECK(row[3 * count] - row[2 * count] == tab[count + i]);
 			CHECK(row[10 * count] == tab[2 * count + i]);
@@ -57,6 +60,7 @@ listing(uint8_t *out, size_t cap, const int64_t *tab, size_t n, const uint8_t *b
 				CHECK(row[(4 + k) * count] == 0 ||
 				    row[(4 + k) * count] == tab[3 * count + 6 * i + k]);
 		}
+		CHECK(sum == (int64_t)half && long_sum == (int64_t)(baselen - half));
 	}
 	free(back);
 	free(longnames);

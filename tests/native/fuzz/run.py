@@ -72,7 +72,10 @@ def corpus(family: str) -> list[bytes]:
         return [*packets, b"".join(packets), *(body for _, body in samples.BODIES)]
     if family == "served":
         requests = [packet for packet, _ in samples.SERVED]
-        return [*requests, b"".join(requests), *(packet[4:5] + packet[9:] for packet in requests)]
+        many = [b"\1\0\0\0\3" + bytes(8 * count) for count in (256, 257)]
+        odd = b"\xc8\0\0\0\x1eusers-groups-by-id@openssh.com" + b"\0\0\0\1u" * 2
+        bodies = [packet[4:5] + packet[9:] for packet in requests]
+        return [*requests, b"".join(requests), *bodies, *many, odd]
     return list(encoder_inputs())
 
 
