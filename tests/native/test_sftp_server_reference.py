@@ -17,8 +17,8 @@ from . import reference_sftp_server as reference
 from .strategies import attrs, number, octets, statvfs, u32, u64
 from .test_sftp_reference import REQUESTS, outcome
 
-few = settings(max_examples=15, deadline=None)
-many = settings(max_examples=40, deadline=None)
+few = settings(max_examples=10, deadline=None)
+many = settings(max_examples=25, deadline=None)
 
 TYPES = [*reference.TYPES, 0, 1, 2, 21, 101, 105, 200, 201, 255]
 EXTENSIONS = list(reference.EXTENSIONS)
