@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from .mounting import Attach, Attachment, MountCommand
-from .options import HOST_GROUP, Settings, host_options, parse_words
+from .options import HOST_GROUP, Settings, WordGroup, host_options, parse_words
 from .sshwords import PSSHFS_GROUP
 from .stack import Element, Ground, built
 from .status import CommandError, Status
@@ -30,7 +30,7 @@ def stack_command(
     lower the element the earlier: with a tmpfs at the bottom, `uid` is the owner of its root.
     Errors: CommandError for words that nobody knows, and for a password that cannot be read.
     """
-    groups = [group for element in reversed(elements) for group in element.groups]
+    groups = _groups(elements)
     *below, host = parse_words(words, [*groups, HOST_GROUP])
     settings = {group.title: found for group, found in zip(groups, below, strict=True)}
     if settings.get(PSSHFS_GROUP.title, {}).pop("password_stdin", False):
@@ -47,6 +47,29 @@ def stack_command(
     return mount_command(
         program, attach, host, mountpoint=place, foreground=foreground, verbose=verbose
     )
+
+
+def served_ground(
+    elements: Sequence[Element], special: str, words: Sequence[str], *, readonly: bool
+) -> Ground:
+    """Return what the elements of a stack are told that is served on standard input and output.
+
+    Errors: as `stack_command`, and CommandError for a password on standard input.
+    """
+    groups = _groups(elements)
+    settings = dict(
+        zip((group.title for group in groups), parse_words(words, groups), strict=True)
+    )
+    if settings.get(PSSHFS_GROUP.title, {}).get("password_stdin"):
+        raise CommandError(
+            Status.USAGE, "password_stdin: standard input is the client's; give a key"
+        )
+    return Ground(special, readonly, settings)
+
+
+def _groups(elements: Sequence[Element]) -> list[WordGroup]:
+    """Return the words that the elements understand; the lower the element the earlier."""
+    return [group for element in reversed(elements) for group in element.groups]
 
 
 def mount_command(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
 from .options import WordGroup
-from .status import CommandError, Status, status_lines
+from .status import CommandError, Status, served_status_lines, status_lines
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -104,13 +104,15 @@ def help_sections(
     *,
     ssh: bool = False,
     wrapper: bool = False,
+    served: bool = False,
 ) -> str:
-    """Return what follows the options in `--help`."""
+    """Return what follows the options in `--help`; `served`: of what mounts nothing."""
     parts = [f"{group.title} (-o):\n" + "\n".join(group.help_lines()) for group in groups]
     if ssh:
         parts.append(_SSH)
     parts.append("Examples:\n" + examples.rstrip("\n"))
-    parts.append("Exit status:\n" + "\n".join(status_lines(wrapper)))
+    statuses = served_status_lines() if served else status_lines(wrapper)
+    parts.append("Exit status:\n" + "\n".join(statuses))
     parts.append("Environment:\n" + environment.rstrip("\n"))
     return "\n\n".join(parts) + "\n"
 

@@ -131,13 +131,18 @@ ELEMENTS: Final[tuple[Element, ...]] = (
 """All elements below the first `puffs`, which is the mount on the host itself."""
 
 _TOP: Final = Element("puffs", Face.HOST_MOUNT, Face.FILE_SERVER, _puffs, "the mount on the host")
+_SERVED: Final = Element("", Face.FILE_SERVER, Face.FILE_SERVER, _puffs, "what is served")
+"""What stands above a stack that is not mounted."""
 _NAMES: Final = ("puffs", *(element.name for element in ELEMENTS if element.name != "puffs"))
 
 
-def element_lines() -> list[str]:
-    """Return the table for `--help`: what each element is, offers and needs below it."""
+def element_lines(*, mounted: bool = True) -> list[str]:
+    """Return the table for `--help`: what each element is, offers and needs below it.
+
+    Not `mounted`: without the mount on the host, which is on top of the others.
+    """
     lines = []
-    for element in (_TOP, *ELEMENTS):
+    for element in (_TOP, *ELEMENTS) if mounted else ELEMENTS:
         needs = f"needs {element.needs.value}" if element.needs else "ends a stack"
         lines.append(f"  {element.name:<8}{element.text}: {element.offers.value}; {needs}")
     return lines
@@ -149,6 +154,23 @@ def parse_stack(text: str) -> tuple[Element, ...]:
     Errors: CommandError (STACK) that names the element, what it needs below it, what it got, and
     the nearest string that would work.
     """
+    names = _split(text, Face.HOST_MOUNT)
+    if not names or names[0] != _TOP.name:
+        got = f"'{names[0]}'" if names else "nothing"
+        raise _misfit(names, f"a stack begins with 'puffs', the mount on the host, not with {got}")
+    return _fitted(names, names[1:], _TOP, Face.HOST_MOUNT)
+
+
+def parse_served(text: str) -> tuple[Element, ...]:
+    """Return the elements of `text`, which is served and not mounted: no `puffs` is on top of it.
+
+    Errors: as `parse_stack`.
+    """
+    names = _split(text, Face.FILE_SERVER)
+    return _fitted(names, names, _SERVED, Face.FILE_SERVER)
+
+
+def _split(text: str, face: Face) -> list[str]:
     if len(text) > TYPENAME_MAX:
         raise CommandError(
             Status.STACK,
@@ -158,31 +180,37 @@ def parse_stack(text: str) -> tuple[Element, ...]:
     names = text.split(SEPARATOR) if text else []
     for name in names:
         if name not in _NAMES:
-            raise _misfit(names, f"there is no element '{name}' (there are {_listed(_NAMES)})")
-    if not names or names[0] != _TOP.name:
-        got = f"'{names[0]}'" if names else "nothing"
-        raise _misfit(names, f"a stack begins with 'puffs', the mount on the host, not with {got}")
-    above, found = _TOP, []
-    for name in names[1:]:
+            what = f"there is no element '{name}' (there are {_listed(_NAMES)})"
+            raise _misfit(names, what, face)
+    return names
+
+
+def _fitted(
+    names: list[str], below: Sequence[str], above: Element, face: Face
+) -> tuple[Element, ...]:
+    """Return the elements called `below`, which fit below `above` and each other."""
+    found = []
+    for name in below:
         element = next(e for e in ELEMENTS if e.name == name)
         if above.needs is None:
-            raise _misfit(names, f"'{above.name}' has nothing below it, but got '{name}'")
+            raise _misfit(names, f"'{above.name}' has nothing below it, but got '{name}'", face)
         if element.offers is not above.needs:
-            raise _misfit(
-                names, f"{_wish(above)}, but got '{name}', which offers {element.offers.value}"
-            )
+            what = f"{_wish(above)}, but got '{name}', which offers {element.offers.value}"
+            raise _misfit(names, what, face)
         found.append(element)
         above = element
     if above.needs is not None:
-        raise _misfit(names, f"{_wish(above)}, but got nothing")
+        raise _misfit(names, f"{_wish(above)}, but got nothing", face)
     return tuple(found)
 
 
 def _wish(above: Element) -> str:
     """Say what `above` needs below it and which elements would do."""
     assert above.needs is not None
-    fitting = [e.name for e in ELEMENTS if e.offers is above.needs]
-    return f"'{above.name}' needs {above.needs.value} below it ({_listed(fitting, 'or')})"
+    fitting = _listed([e.name for e in ELEMENTS if e.offers is above.needs], "or")
+    if above is _SERVED:
+        return f"a stack that is served begins with {above.needs.value} ({fitting})"
+    return f"'{above.name}' needs {above.needs.value} below it ({fitting})"
 
 
 def _listed(names: tuple[str, ...] | list[str], word: str = "and") -> str:
@@ -190,20 +218,20 @@ def _listed(names: tuple[str, ...] | list[str], word: str = "and") -> str:
     return f"{', '.join(first)} {word} {last}" if first else last
 
 
-def _misfit(names: list[str], what: str) -> CommandError:
-    near = nearest_stack(names)
+def _misfit(names: list[str], what: str, face: Face = Face.HOST_MOUNT) -> CommandError:
+    near = nearest_stack(names, face)
     return CommandError(Status.STACK, f"{what}; the nearest stack that works is '{near}'")
 
 
-def nearest_stack(names: list[str]) -> str:
-    """Return the stack that works and takes the fewest changes to `names`.
+def nearest_stack(names: list[str], offered: Face = Face.HOST_MOUNT) -> str:
+    """Return the stack that offers `offered` and takes the fewest changes to `names`.
 
     Dijkstra over (names used up, interface needed next). Putting an element in costs 1; leaving
     one out or taking another in its place costs more, for the user meant something by it, but
     less where the name is nobody's.
     """
-    queue: list[tuple[float, int, int, tuple[str, ...]]] = [(0.0, 0, 0, ())]
-    needed: list[Face | None] = [*Face, None]  # HOST_MOUNT, what a stack has to offer, is first
+    needed: list[Face | None] = [*Face, None]
+    queue: list[tuple[float, int, int, tuple[str, ...]]] = [(0.0, 0, needed.index(offered), ())]
     done = set()
     while queue:
         cost, used, face, built_so_far = heapq.heappop(queue)

@@ -92,6 +92,32 @@ class CommandError(Exception):
         return self.message
 
 
+_OF_MOUNTS: Final = frozenset(
+    {
+        Status.MOUNT_POINT_MISSING,
+        Status.MOUNT_POINT_NOT_DIRECTORY,
+        Status.MOUNT_POINT_BUSY,
+        Status.FUSE_PERMISSION,
+        Status.FUSE_MISSING,
+        Status.SIGNAL,
+    }
+)
+
+
+def served_status_lines() -> list[str]:
+    """Return the table for the `--help` of what serves a stack and mounts nothing."""
+    own = {
+        Status.OK: "the client has left",
+        Status.CONNECTION_LOST: "the connection ended, or spoke no SFTP, before the stack was up",
+        Status.SIGNAL: "128+n: ended by signal n",
+    }
+    return [
+        f"  {status.value:>3}  {own.get(status, text)}"
+        for status, text in MEANINGS.items()
+        if status in own or not (status in _OF_MOUNTS or text.startswith("syspuffs: "))
+    ]
+
+
 def status_lines(wrapper: bool = False) -> list[str]:
     """Return the table for `--help`, those of syspuffs alone only with `wrapper`."""
     only_wrapper = {

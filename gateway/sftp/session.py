@@ -159,6 +159,8 @@ class Session:
         """Requests that ended in a way that nobody foresaw."""
         self.cause = ""
         """Why the session ended, for people; empty while it lasts, and when the client left."""
+        self.is_broken = False
+        """Whether the client broke the protocol."""
 
     def statistics(self) -> SessionStatistics:
         """Return the figures of now."""
@@ -316,6 +318,7 @@ class Session:
         """End the session: the client broke the protocol."""
         cause = f"the client broke the protocol: {reason}"
         _log.warning("%s: %s", self._label, cause)
+        self.is_broken = True
         self._outbox.flush()
         self._end(cause)
         return False

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from errno import ENOTDIR
+
+from ...native.constants import Vtype
+from ...native.errors import VfsError
 from ...native.records import Cred, Vattr
 from .attributes import Longnames
 from .export import Export
 from .handles import HANDLES_MAX, Handles
 from .identities import Identities
 from .nodes import Node
-from .paths import Found, Paths
+from .paths import FOLLOW, Found, Paths
 
 
 class View:
@@ -42,6 +46,13 @@ class View:
         self.handles = Handles(handles_max)
         self.identities = Identities() if identities is None else identities
         self.longnames = Longnames(self.identities)
+
+    async def start_in(self, path: bytes) -> None:
+        """Let relative paths begin in a directory. Errors: those of the walk; ENOTDIR."""
+        with await self.paths.find(path, None, FOLLOW) as found:
+            if found.there().vtype != Vtype.VDIR:
+                raise VfsError(ENOTDIR)
+            self.paths.start = b"" if found.path == b"/" else found.path
 
     async def attributes(self, found: Found) -> Vattr:
         """Return the attributes of what was found. Errors: as `Found.there`, and getattr's."""
