@@ -27,7 +27,7 @@ REQUESTS_MAX: Final = 64
 class WriteSlot(Slot[None]):
     """A WRITE whose acknowledgement is owed to a `WriteBehind`."""
 
-    __slots__ = ("before", "end", "offset", "owner", "since")
+    __slots__ = ("before", "end", "is_through", "offset", "owner", "since")
 
     def __init__(self, owner: WriteBehind, offset: int, length: int) -> None:
         super().__init__(owner.connection, STATUS, shared=True)
@@ -36,6 +36,8 @@ class WriteSlot(Slot[None]):
         self.end = offset + length
         self.before = owner.pace.delivered
         self.since = trio.current_time()
+        self.is_through = False
+        """Its writer waits for it: nobody else need hear of an error."""
 
     def _wake(self) -> None:
         self.owner.acknowledged(self)
@@ -83,9 +85,14 @@ class WriteBehind:
     async def write(self, handle: bytes, offset: int, data: Buffer, length_max: int) -> None:
         """Send `data`, in pieces of `length_max` octets at most; return when the window has room.
 
-        `data` is not referred to after the return. Writes that overlap are kept in order.
+        `data` is not referred to after the return. Writes that overlap are kept in order. Without a
+        window this returns when the data have been answered for, other writers' or not: many can
+        be under way at once, and each hears of its own.
         Errors: an earlier write's, if no writer has heard of it; those of a connection.
         """
+        if not self._window:
+            await self._write_through(handle, offset, data, length_max)
+            return
         connection = self.connection
         if self._writer_error is not None:
             error, self._writer_error = self._writer_error, None
@@ -109,13 +116,40 @@ class WriteBehind:
             at += size
             while self.octets > self._room(length_max) or len(self._pending) >= REQUESTS_MAX:
                 await self._change()
-        if self._writer_error is not None and not self._window:
-            error, self._writer_error = self._writer_error, None
-            self._durability_error = None
-            raise error
+
+    async def _write_through(
+        self, handle: bytes, offset: int, data: Buffer, length_max: int
+    ) -> None:
+        connection = self.connection
+        view = memoryview(data)
+        length = len(view)
+        if offset < self.end:
+            await self.settle(offset, offset + length)
+        slots = []
+        for at in range(0, length, length_max):
+            while connection.is_congested or len(self._pending) >= REQUESTS_MAX:
+                await (connection.room() if connection.is_congested else self._change())
+            piece = view[at : at + length_max]
+            slot = WriteSlot(self, offset + at, len(piece))
+            slot.is_through = True
+            connection.submit_slot(slot, sftp.write, handle, offset + at, len(piece), payload=piece)
+            if not slot.done:
+                self._pending[slot] = None
+                self.octets += len(piece)
+                self.end = max(self.end, slot.end)
+            slots.append(slot)
+        try:
+            for slot in slots:
+                await slot.wait()
+        except BaseException:
+            for slot in slots:
+                slot.is_through = False  # nobody waits any more
+            raise
+        for slot in slots:
+            slot.result()
 
     def _room(self, length_max: int) -> int:
-        """Return the present window: one piece at least, unless writes are to be waited for."""
+        """Return the present window: one piece at least."""
         return min(self._window, max(self.pace.window, length_max))
 
     def acknowledged(self, slot: WriteSlot) -> None:
@@ -128,7 +162,7 @@ class WriteBehind:
                 self.end = 0
                 while self._closing:
                     self.connection.close_handle(self._closing.pop())
-        if slot.is_failed:
+        if slot.is_failed and not slot.is_through:
             try:
                 slot.result()
             except VfsError as exc:

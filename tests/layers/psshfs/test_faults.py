@@ -265,6 +265,28 @@ async def test_without_write_behind_the_write_itself_fails() -> None:
         await server.fsync(info.cookie, FSYNC_CLOSE, 0, 0, CRED)
 
 
+async def test_without_write_behind_each_writer_hears_of_its_own() -> None:
+    options = PsshfsOptions(write_behind=0)
+    file = File(b"", _full)
+    async with scripted(file, options=options) as (server, _):
+        info = await look(server, b"f")
+        await server.open(info.cookie, FWRITE, CRED)
+        ended: list[tuple[int, int]] = []
+
+        async def write(offset: int) -> None:
+            try:
+                await server.write(info.cookie, offset, bytes(100), 0, CRED)
+                ended.append((offset, 0))
+            except VfsError as exc:
+                ended.append((offset, exc.errno))
+
+        async with trio.open_nursery() as nursery:
+            for offset in (0, 1000, 200, 1200):
+                nursery.start_soon(write, offset)
+        assert sorted(ended) == [(0, 0), (200, 0), (1000, errno.EIO), (1200, errno.EIO)]
+        await server.fsync(info.cookie, FSYNC_CLOSE, 0, 0, CRED)
+
+
 async def test_unmount_tells_of_a_lost_write() -> None:
     async with scripted(File(b"", _full)) as (server, _):
         info = await look(server, b"f")
