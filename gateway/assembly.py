@@ -64,6 +64,10 @@ def served_ground(
         raise CommandError(
             Status.USAGE, "password_stdin: standard input is the client's; give a key"
         )
+    if PSSHFS_GROUP.title in settings:
+        # A client hears of a failed write in the answer to that write and, as a rule, in no other:
+        # most do not look at what CLOSE says.
+        settings[PSSHFS_GROUP.title].setdefault("write_behind", 0)
     return Ground(special, readonly, settings)
 
 

@@ -340,25 +340,59 @@ class FileRequests:
 
     async def _shown(self, opened: OpenDirectory, found: Sequence[Dirent]) -> list[sftp.Name]:
         """Return what a client is shown of entries; the nodes that came with them go back."""
-        give_back = self._nodes.give_back
+        known: list[Vattr | None] = []
+        missing: list[int] = []
+        for index, entry in enumerate(found):
+            info = entry.newinfo
+            if info is not None and info.va is not None and info.va_ttl:
+                known.append(info.va)
+            else:
+                known.append(None)
+                missing.append(index)
+        if missing:
+            await self._look_at(opened, found, known, missing)
         for entry in found:
             if entry.newinfo is not None:
-                give_back(entry.newinfo)
+                self._nodes.give_back(entry.newinfo)
         longnames = self._view.longnames
         longnames.begin()
         shown: list[sftp.Name] = []
-        for entry in found:
-            name, info = entry.name, entry.newinfo
-            if b"/" in name or b"\0" in name or not name:
-                continue  # no file server should, and no client is to be led astray
-            if info is not None and info.va is not None:
-                va: Vattr | None = info.va
-            else:
-                va = await self._entry_attributes(opened, entry)
-            if va is not None:
-                attrs = attrs_of(va)
-                shown.append(sftp.Name(name, longnames.line(name, attrs, va.nlink), attrs))
+        for entry, va in zip(found, known, strict=True):
+            name = entry.name
+            if va is None or b"/" in name or b"\0" in name or not name:
+                continue  # no file server should have such names, and no client is to be led astray
+            attrs = attrs_of(va)
+            shown.append(sftp.Name(name, longnames.line(name, attrs, va.nlink), attrs))
         return shown
+
+    async def _look_at(
+        self,
+        opened: OpenDirectory,
+        found: Sequence[Dirent],
+        known: list[Vattr | None],
+        missing: Sequence[int],
+    ) -> None:
+        """Ask for attributes that did not come with their entries, or are older than some change.
+
+        As a rule there are "." and ".." among them and nothing else; more are asked for at once.
+        """
+
+        errors: list[VfsError] = []
+
+        async def look(index: int) -> None:
+            try:
+                known[index] = await self._entry_attributes(opened, found[index])
+            except VfsError as exc:
+                errors.append(exc)
+
+        for index in missing[:2]:
+            await look(index)
+        if len(missing) > 2:
+            async with trio.open_nursery() as nursery:
+                for index in missing[2:]:
+                    nursery.start_soon(look, index)
+        if errors:
+            raise errors[0]
 
     async def _entry_attributes(self, opened: OpenDirectory, entry: Dirent) -> Vattr | None:
         """Return the attributes of an entry that came without; None when it is gone by now."""
@@ -367,11 +401,15 @@ class FileRequests:
                 return await self._view.node_attributes(opened.node)
             if entry.name == b"..":
                 return await self._view.node_attributes(opened.parent)
+            info = entry.newinfo
+            if info is not None:
+                va, _ = await self._server.getattr(info.cookie, self._cred)
+                return va
             cn = self._view.paths.componentname(entry.name)
             info = await self._server.lookup(opened.node.cookie, cn)
             if not info.cookie:
                 return None
-            if info.va is not None:
+            if info.va is not None and info.va_ttl:
                 self._nodes.give_back(info)
                 return info.va
             node = self._nodes.absorb(info)

@@ -8,7 +8,7 @@ server's own caches live and die with its nodes, and clients ask for the same on
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Final
 
 from ...layers.ops import FileServer
@@ -54,9 +54,11 @@ class NodeTable:
         return len(self._nodes)
 
     @property
-    def pinned(self) -> list[Node]:
-        """The nodes in use, without the root: for tests, and for people."""
-        return [node for node in self._nodes.values() if node.pins and node is not self.root]
+    def in_use(self) -> list[Node]:
+        """The nodes that are pinned by more than the places of others: for tests, for people."""
+        above = Counter(node.place[0] for node in self._nodes.values() if node.place is not None)
+        above[self.root] += 1
+        return [node for node in self._nodes.values() if node.pins > above[node]]
 
     def by_cookie(self, cookie: int) -> Node | None:
         """Return the node behind a cookie, if it is known."""

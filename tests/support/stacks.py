@@ -19,6 +19,8 @@ import trio
 
 from syspuffs.emul.kernel import Kernel
 from syspuffs.emul.tmpfs import TmpFs
+from syspuffs.gateway.sftp import exported
+from syspuffs.layers.ops import FileServer
 from syspuffs.layers.p2k import p2k_over
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, mount_psshfs
 from syspuffs.layers.puffs import puffs_over, puffs_over_socket, serve
@@ -28,6 +30,7 @@ from .host import OsTarget
 from .kernel import VfsTarget
 from .mounts import Ground, MountCommand, python_command, words
 from .server import ServerTarget
+from .sftp_end import sftp_client_of
 from .sshd import find_sftp_server
 from .target import Target
 
@@ -122,7 +125,9 @@ async def p2k_puffs_socket_p2k_tmpfs(place: Path, fill: Fill | None) -> AsyncIte
 
 
 @asynccontextmanager
-async def _psshfs_server(origin: Path, *, ro: bool) -> AsyncIterator[Psshfs]:
+async def _psshfs_server(
+    origin: Path, *, ro: bool, write_behind: int = PsshfsOptions().write_behind
+) -> AsyncIterator[Psshfs]:
     """psshfs on OpenSSH's sftp-server on this machine, without SSH."""
     ours, theirs = socket.socketpair()
     with ours:
@@ -131,7 +136,7 @@ async def _psshfs_server(origin: Path, *, ro: bool) -> AsyncIterator[Psshfs]:
                 [find_sftp_server()], stdin=theirs, stdout=theirs
             )
         try:
-            options = PsshfsOptions(ro=ro)
+            options = PsshfsOptions(ro=ro, write_behind=write_behind)
             async with mount_psshfs(ours, bytes(origin), options) as server:
                 yield server
         finally:
@@ -157,6 +162,40 @@ async def psshfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
         target.origin = origin
         yield target
         await server.unmount(0)
+
+
+@asynccontextmanager
+async def _psshfs_on(inner: FileServer, *, ro: bool) -> AsyncIterator[ServerTarget]:
+    """psshfs on the SFTP end of our own gateway, which serves `inner`."""
+    async with exported(inner) as export:
+        async with sftp_client_of(export) as ours:
+            async with mount_psshfs(ours, b"/", PsshfsOptions(ro=ro)) as server:
+                yield ServerTarget(server)
+                await server.unmount(0)
+        export.directories_changed()
+        assert export.nodes.in_use == []
+
+
+@asynccontextmanager
+async def psshfs_sftp_p2k_tmpfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """psshfs, SFTP end and all, over files in memory: the file server below never waits."""
+    async with p2k_over(TmpFs(mntfromname=b"none")) as inner:
+        if fill is not None:
+            await fill(ServerTarget(inner))
+        async with _psshfs_on(inner, ro=fill is not None) as target:
+            yield target
+        await inner.unmount(0)
+
+
+@asynccontextmanager
+async def psshfs_sftp_psshfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """The same over psshfs: the file server below always waits."""
+    origin = await _new_origin(place, fill)
+    async with _psshfs_server(origin, ro=False, write_behind=0) as inner:
+        async with _psshfs_on(inner, ro=fill is not None) as target:
+            target.origin = origin
+            yield target
+        await inner.unmount(0)
 
 
 @asynccontextmanager
@@ -230,6 +269,19 @@ STACKS: Final = (
     Stack("p2k|puffs|socket|p2k|tmpfs", build=p2k_puffs_socket_p2k_tmpfs, lacks=_TMPFS),
     Stack("psshfs", build=psshfs, lacks=_SFTP, race_errors=_RACES),
     Stack("p2k|puffs|psshfs", build=p2k_puffs_psshfs, lacks=_SFTP, race_errors=_RACES),
+    Stack(
+        "psshfs|sftp|p2k|tmpfs",
+        build=psshfs_sftp_p2k_tmpfs,
+        lacks=_SFTP | {"origin"},
+        race_errors=_RACES,
+    ),
+    Stack(
+        "psshfs|sftp|psshfs",
+        build=psshfs_sftp_psshfs,
+        lacks=_SFTP,
+        race_errors=_RACES,
+        brief=True,
+    ),
     Stack("mount:puffs|p2k|tmpfs", command=TMPFS, lacks=_TMPFS_MOUNT, marks=_FUSE),
     Stack("mount:puffs|psshfs", command=PSSHFS, lacks=_SFTP, race_errors=_RACES, marks=_FUSE_SSHD),
     Stack(
