@@ -28,7 +28,7 @@ from .handles import OpenDirectory, OpenFile
 from .names import NameRequests, Reply, success
 from .nodes import Node
 from .paths import BARE, FOLLOW, Found
-from .status import no_handle
+from .status import Refusal, no_handle
 from .turns import Opened, Turn
 from .view import View
 
@@ -89,6 +89,13 @@ class FileRequests:
             sftp.FstatvfsRequest: self.fstatvfs,
             sftp.CopyData: self.copy_data,
         }
+
+    def _opened(self, turn: Turn, handle: bytes, code: int = sftp.FX_FAILURE) -> Opened:
+        """Return what a handle names, or named when the request came. Errors: Refusal."""
+        opened = turn.opened or self._handles.get(handle)
+        if opened is None:
+            raise no_handle(code)
+        return opened
 
     # Opening.
 
@@ -233,7 +240,9 @@ class FileRequests:
     async def read(self, turn: Turn, request: sftp.Read) -> Reply | Data:
         """Answer with data, fewer at the end of the file and EOF beyond it."""
         id, handle, offset, length = request
-        opened = self._handles.find(handle, OpenFile)
+        opened = turn.opened or self._handles.get(handle)
+        if not isinstance(opened, OpenFile):
+            raise no_handle()
         if not opened.mode & FREAD:
             raise VfsError(errno.EBADF)
         length = min(length, DATA_MAX)
@@ -247,7 +256,9 @@ class FileRequests:
     async def write(self, turn: Turn, request: sftp.Write) -> Reply:
         """Write all of the data."""
         id, handle, offset, data = request
-        opened = self._handles.find(handle, OpenFile)
+        opened = turn.opened or self._handles.get(handle)
+        if not isinstance(opened, OpenFile):
+            raise no_handle()
         if not opened.mode & FWRITE:
             raise VfsError(errno.EBADF)
         opened.is_dirty = True
@@ -257,7 +268,7 @@ class FileRequests:
 
     async def fsync(self, turn: Turn, request: sftp.Fsync) -> Reply:
         """Make what was written stable; errors of writing behind are told here."""
-        opened = self._handles.find(request.handle, Opened, sftp.FX_NO_SUCH_FILE)
+        opened = self._opened(turn, request.handle, sftp.FX_NO_SUCH_FILE)
         flags = FSYNC_WAIT | FSYNC_CACHE
         was_dirty, opened.is_dirty = opened.is_dirty, False
         try:
@@ -272,10 +283,12 @@ class FileRequests:
 
         As OpenSSH: a copy that meets the end before its length is EOF, what was there is copied.
         """
-        source = self._handles.find(request.read_handle, OpenFile)
-        target = self._handles.find(request.write_handle, OpenFile)
-        if source.node is target.node:
+        source = turn.opened or self._handles.get(request.read_handle)
+        target = turn.target or self._handles.get(request.write_handle)
+        if not (isinstance(source, OpenFile) and isinstance(target, OpenFile)):
             raise no_handle()
+        if source.node is target.node:
+            raise Refusal(sftp.FX_FAILURE, b"from a file to itself")
         if not source.mode & FREAD or not target.mode & FWRITE:
             raise VfsError(errno.EBADF)
         read_at, write_at, left = request.read_offset, request.write_offset, request.length
@@ -302,12 +315,12 @@ class FileRequests:
 
     async def fstat(self, turn: Turn, request: sftp.Fstat) -> Reply:
         """Answer with the attributes of what is open."""
-        node = self._handles.find(request.handle, Opened).node
+        node = self._opened(turn, request.handle).node
         return sftp.attrs(request.id, attrs_of(await self._view.node_attributes(node)))
 
     async def fsetstat(self, turn: Turn, request: sftp.Fsetstat) -> Reply:
         """Change attributes of what is open. Errors: EINVAL for the size of what is read only."""
-        opened = self._handles.find(request.handle, Opened)
+        opened = self._opened(turn, request.handle)
         if request.attrs.size is not None:
             if not isinstance(opened, OpenFile) or not opened.mode & FWRITE:
                 raise VfsError(errno.EINVAL)
@@ -317,14 +330,16 @@ class FileRequests:
 
     async def fstatvfs(self, turn: Turn, request: sftp.FstatvfsRequest) -> Reply:
         """Answer with the state of the file system of what is open."""
-        self._handles.find(request.handle, Opened)
+        self._opened(turn, request.handle)
         return sftp.statvfs(request.id, await self._server.statvfs())
 
     # Directories.
 
     async def readdir(self, turn: Turn, request: sftp.Readdir) -> Reply:
         """Answer with the next entries and their attributes, EOF behind the last."""
-        opened = self._handles.find(request.handle, OpenDirectory)
+        opened = self._opened(turn, request.handle)
+        if not isinstance(opened, OpenDirectory):
+            raise no_handle()
         entries: list[sftp.Name] = []
         while not entries and not opened.is_at_end:
             found, is_at_end = await self._server.readdir(
@@ -340,6 +355,26 @@ class FileRequests:
 
     async def _shown(self, opened: OpenDirectory, found: Sequence[Dirent]) -> list[sftp.Name]:
         """Return what a client is shown of entries; the nodes that came with them go back."""
+        # No file server should have such names, and no client is to be led astray by them.
+        sound = [e for e in found if e.name and b"/" not in e.name and b"\0" not in e.name]
+        try:
+            known = await self._known(opened, sound)
+        finally:
+            for entry in found:
+                if entry.newinfo is not None:
+                    self._nodes.give_back(entry.newinfo)
+        longnames = self._view.longnames
+        longnames.begin()
+        shown: list[sftp.Name] = []
+        for entry, va in zip(sound, known, strict=True):
+            if va is not None:
+                attrs = attrs_of(va)
+                line = longnames.line(entry.name, attrs, va.nlink)
+                shown.append(sftp.Name(entry.name, line, attrs))
+        return shown
+
+    async def _known(self, opened: OpenDirectory, found: Sequence[Dirent]) -> list[Vattr | None]:
+        """Return the attributes of entries, None for one that is gone by now."""
         known: list[Vattr | None] = []
         missing: list[int] = []
         for index, entry in enumerate(found):
@@ -351,19 +386,7 @@ class FileRequests:
                 missing.append(index)
         if missing:
             await self._look_at(opened, found, known, missing)
-        for entry in found:
-            if entry.newinfo is not None:
-                self._nodes.give_back(entry.newinfo)
-        longnames = self._view.longnames
-        longnames.begin()
-        shown: list[sftp.Name] = []
-        for entry, va in zip(found, known, strict=True):
-            name = entry.name
-            if va is None or b"/" in name or b"\0" in name or not name:
-                continue  # no file server should have such names, and no client is to be led astray
-            attrs = attrs_of(va)
-            shown.append(sftp.Name(name, longnames.line(name, attrs, va.nlink), attrs))
-        return shown
+        return known
 
     async def _look_at(
         self,

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 from errno import EMFILE
-from typing import Final, TypeVar
+from typing import Final
 
 from ...native.constants import FAPPEND, IO_APPEND
 from ...native.errors import VfsError
-from ...native.sftp_server import FX_FAILURE
 from .nodes import Node
-from .status import no_handle
 from .turns import Opened
 
 HANDLES_MAX: Final = 1024
 """Handles that one session may have, unless its options say otherwise."""
-
-O = TypeVar("O", bound=Opened)  # noqa: E741  # an open something
 
 
 class OpenFile(Opened):
@@ -75,13 +71,6 @@ class Handles:
     def get(self, handle: bytes) -> Opened | None:
         """Return what a handle names, None for an unknown one."""
         return self._opened.get(handle)
-
-    def find(self, handle: bytes, kind: type[O], code: int = FX_FAILURE) -> O:
-        """Return what a handle names. Errors: Refusal with `code` if it is no `kind`."""
-        opened = self._opened.get(handle)
-        if not isinstance(opened, kind):
-            raise no_handle(code)
-        return opened
 
     def promise(self) -> None:
         """Set a handle aside for an open that has begun: `add` or `renounce` must follow.

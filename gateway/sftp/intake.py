@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 from errno import EPERM
+from time import monotonic_ns
 from typing import Final
 
 import trio
@@ -17,6 +19,13 @@ LARGE: Final = 1024 * 1024
 """A chunk for file data, octets: four of the longest WRITEs."""
 _ROOM: Final = 64 * 1024
 """A large chunk with less room than this at its end is not received into any more, octets."""
+
+_MOMENT: Final = 1
+"""How long to linger, ms: the least that poll(2) knows."""
+_QUICK: Final = 1_000_000
+"""A client that sends its next request in less than this, ns, is worth lingering for."""
+_LINGERS: Final = 32
+"""How often to linger before the scheduler is asked again."""
 
 
 class Chunk:
@@ -40,21 +49,31 @@ class Intake:
         self._end = 0
         self._is_eager = False
         self._wants_large = False
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._lingered = _LINGERS
+        """How often it was lingered since the scheduler was last asked."""
         self.chunk = Chunk(SMALL)
         """Where the packets that were returned last lie."""
         self.received = 0
         """Octets since the beginning."""
 
-    async def packets(self) -> list[tuple[int, int, int, int]] | None:
+    async def packets(self, *, linger: bool = False) -> list[tuple[int, int, int, int]] | None:
         """Wait for packets and return (type, id, start and end of the body in `chunk`) of each.
 
-        They are good until the next call; None is the end of the stream. Errors: OSError;
-        RemoteProtocolError for a length that no packet has.
+        They are good until the next call; None is the end of the stream. With `linger` nobody else
+        in the process has anything to do: where the client has been quick to send its next
+        request, that one is waited for a moment in the kernel, without the scheduler, whose way
+        round takes longer than most requests. Errors: OSError; RemoteProtocolError for a length
+        that no packet has.
         """
         while True:
             if not self._is_eager:
                 self._make_small()
-                await self._readable()
+                if not (linger and self._linger()):
+                    since = monotonic_ns()
+                    await self._readable()
+                    self._lingered = 0 if monotonic_ns() - since < _QUICK else _LINGERS
             self._make_room()
             chunk = self.chunk
             try:
@@ -72,6 +91,16 @@ class Intake:
             self._is_eager = len(packets) > 1 or self._wants_large
             if packets:
                 return packets
+
+    def _linger(self) -> bool:
+        """Wait for a moment; return whether something is there. Others get their turn between."""
+        if self._lingered >= _LINGERS:
+            return False
+        self._lingered += 1
+        if self._poll.poll(_MOMENT):
+            return True
+        self._lingered = _LINGERS
+        return False
 
     async def _readable(self) -> None:
         try:

@@ -21,7 +21,17 @@ KEPT_MAX: Final = 1024
 class Node:
     """One node. `place` is where a directory hangs, (parent, name), as far as that is known."""
 
-    __slots__ = ("cookie", "held", "is_gone", "opens", "pins", "place", "vtype", "wants_inactive")
+    __slots__ = (
+        "cookie",
+        "held",
+        "is_gone",
+        "is_root",
+        "opens",
+        "pins",
+        "place",
+        "vtype",
+        "wants_inactive",
+    )
 
     def __init__(self, cookie: Cookie, vtype: int) -> None:
         self.cookie = cookie
@@ -33,6 +43,8 @@ class Node:
         self.wants_inactive = False
         self.is_gone = False
         """Its last name was removed, as far as we know: not to be kept."""
+        self.is_root = False
+        """No name leads to it: it is the export's root."""
         self.place: tuple[Node, bytes] | None = None
 
     def __repr__(self) -> str:
@@ -48,6 +60,7 @@ class NodeTable:
         self._kept: OrderedDict[Node, None] = OrderedDict()
         self.root = Node(root.cookie, root.vtype)
         self.root.pins = 1
+        self.root.is_root = True
         self._nodes: dict[int, Node] = {root.cookie: self.root}
 
     def __len__(self) -> int:

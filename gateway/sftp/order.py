@@ -25,8 +25,10 @@ and for no others, and there is no deadlock.
 Nothing of this is done while no request waits for the file server: the one at a time that a
 session then does is the order already.
 
-What the rule leaves out, because version 3 shows it in `longname` only or not at all: link counts,
-times of the last access.
+What the rule leaves out. Link counts and times of the last access, which version 3 shows in
+`longname` only or not at all. And, as the draft allows, reads and writes of one file that do not
+overlap may change places: a write beyond the end of a file makes zeros before it, which a read sent
+behind it may miss.
 """
 
 from __future__ import annotations
@@ -119,6 +121,8 @@ def do_meet(one: Key, other: Key) -> bool:
 def _leads_to(at: At, node: Node) -> bool:
     """Return whether a name may lead to a node: any name to any file, for files have several, but
     only its own to a directory."""
+    if node.is_root:
+        return False
     if node.vtype != Vtype.VDIR or node.place is None:
         return True
     parent, name = node.place

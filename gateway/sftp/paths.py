@@ -65,9 +65,12 @@ class Found:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        unpin = self._nodes.unpin
+        nodes = self._nodes
         for node in self._pins:
-            unpin(node)
+            if node.pins > 1:
+                node.pins -= 1
+            else:
+                nodes.unpin(node)
 
     def pin(self, node: Node) -> Node:
         """Hold on to a node until the end of the `with`."""
@@ -145,27 +148,30 @@ class Paths:
                     await turn.widen()
                 await _Walk(self, found, turn, how).begin(path)
                 return found
-            # The fast path: one lookup in a directory that is known.
+            # The fast path: one lookup in a directory that is known, which pins it.
             if len(name) > NAME_MAX:
                 raise VfsError(ENAMETOOLONG)
-            parent = found.parent = found.pin(known[0])
+            parent = found.parent = known[0]
+            parent.pins += 1
+            found._pins.append(parent)
             found.head, found.name = head, name
             if turn is not None and turn.placed(parent, name):
                 await turn.replaced(parent, name)
             if how == BARE:
                 return found
-            info = await self._server.lookup(parent.cookie, self.componentname(name))
-            node = None
+            cn = _new(Componentname, (_LOOKUP, name, self._cred, ISLASTCN))
+            info = await self._server.lookup(parent.cookie, cn)
             if info.cookie:
-                node = found.absorb(info)
-                if node.vtype == _VLNK and how == FOLLOW:
+                node = self._nodes.absorb(info)
+                found._pins.append(node)
+                if how == FOLLOW and node.vtype == _VLNK:
                     if turn is not None:
                         await turn.widen()
                     await _Walk(self, found, turn, how).go_on(head, known, node)
                     return found
+                found.node, found.info = node, info
             if turn is not None:
-                turn.found(node)
-            found.node, found.info = node, info
+                turn.found(found.node)
         except BaseException:
             found.__exit__()
             raise

@@ -112,7 +112,8 @@ class Session:
     """Serves one client. `serve` runs it; everything else may be called at any time.
 
     `timeout`: seconds that the file server may take for one request, None for any time. `label`
-    names the session in logs.
+    names the session in logs. `lingers`: the session is all that the process does, so that it may
+    keep the scheduler for itself for a moment (intake.py).
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Session:
         timeout: float | None = REQUEST_SECONDS,
         journal: Journal | None = None,
         label: str = "SFTP session",
+        lingers: bool = False,
     ) -> None:
         self._view = view
         self._handles = view.handles
@@ -133,6 +135,7 @@ class Session:
         self._timeout = timeout
         self._journal = journal
         self._label = label
+        self._lingers = lingers
         self._traffic = Traffic()
         self._intake = Intake(in_fd, PACKET_MAX)
         self._outbox = Outbox(out_fd, self._spawn, self._unpark, self._broken)
@@ -235,12 +238,19 @@ class Session:
             if not worker.is_leader and not await self._lead_again(worker):
                 worker.is_over = True
                 return
-            if self._next == len(self._packets) or self._is_full or self._next % _BATCH == 0:
+            at = self._next
+            if (
+                at == len(self._packets)
+                or not at % _BATCH
+                or outbox.queued > QUEUED_MAX
+                or self._owed > OWED_MAX
+            ):
                 if not await self._more():
                     worker.is_over = True
                     return
-            type_, id, start, end = self._packets[self._next]
-            self._next += 1
+                at = self._next
+            type_, id, start, end = self._packets[at]
+            self._next = at + 1
             self._requests += 1
             request = sftp.decode_request(self._intake.chunk.view, type_, id, start, end)
             handler = handlers.get(type(request))
@@ -343,13 +353,17 @@ class Session:
     def _parts_of(self, request: Any, worker: _Worker) -> Parts | None:
         """Return what a request through handles touches, None for one by path."""
         if type(request) is sftp.CopyData:
-            source = self._handles.get(request.read_handle)
-            target = self._handles.get(request.write_handle)
-            return () if source is None or target is None else copy_parts(request, source, target)
+            source = worker.opened or self._handles.get(request.read_handle)
+            target = worker.target or self._handles.get(request.write_handle)
+            if source is None or target is None:
+                return ()
+            worker.opened, worker.target = source, target
+            return copy_parts(request, source, target)
         handle = getattr(request, "handle", None)
         if handle is None:
             return None
-        opened = worker.opened or self._handles.get(handle)
+        # Kept: a CLOSE that comes later takes the handle out of the table at once.
+        opened = worker.opened = worker.opened or self._handles.get(handle)
         return () if opened is None else handle_parts(request, opened)
 
     def _enter(self, worker: _Worker) -> Claim:
@@ -358,7 +372,7 @@ class Session:
         parts = self._parts_of(request, worker)
         if parts is not None:
             if type(request) is sftp.Close:
-                worker.opened = self._handles.take(request.handle)
+                self._handles.take(request.handle)
             return worker.enter(None, parts)
         path = getattr(request, "path", None) or getattr(request, "linkpath", None)
         return worker.enter(None if path is None else self._view.paths.place(path), None)
@@ -370,7 +384,7 @@ class Session:
         try:
             await worker.claim.wait()
         except BaseException:
-            if worker.opened is not None:  # a CLOSE that never came to its turn
+            if type(worker.request) is sftp.Close and worker.opened is not None:
                 self._handles.put_back(worker.request.handle, worker.opened)
             raise
 
@@ -497,7 +511,9 @@ class Session:
         self._outbox.flush()
         self._packets = []
         try:
-            packets = await self._intake.packets()
+            packets = await self._intake.packets(
+                linger=self._lingers and not (self._waiting or self._outbox.queued)
+            )
         except RemoteProtocolError as exc:
             return self._breach(str(exc))
         except OSError as exc:

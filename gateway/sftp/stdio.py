@@ -227,6 +227,7 @@ class _Stdio:
             permitted=command.permitted,
             journal=LogJournal(_log) if is_logged else None,
             label=f"session {who}",
+            lingers=True,
         )
         _log.info("session opened %s", who)
         try:

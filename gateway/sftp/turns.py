@@ -181,6 +181,7 @@ class Turn:
         "opened",
         "parent",
         "request",
+        "target",
     )
 
     def __init__(self, traffic: Traffic) -> None:
@@ -191,7 +192,10 @@ class Turn:
         self.name = b""
         self.node: Node | None = None
         self.opened: Opened | None = None
-        """What a CLOSE closes that had to wait for its turn: its handle names nothing any more."""
+        """What the request's handle named when it came, where it had to wait for its turn: it may
+        have been closed by now, or this is the CLOSE."""
+        self.target: Opened | None = None
+        """The same for the second handle of COPY-DATA."""
         self._is_found = False
         self._parts: Parts | None = None
 
@@ -199,7 +203,7 @@ class Turn:
         """Take the next request."""
         self.request = request
         self.claim = None
-        self.parent = self.node = self.opened = self._parts = None
+        self.parent = self.node = self.opened = self.target = self._parts = None
         self._is_found = False
 
     def end(self) -> None:
