@@ -49,8 +49,7 @@ class Intake:
         self._end = 0
         self._is_eager = False
         self._wants_large = False
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLIN)
+        self._poll: select.poll | None = None
         self._lingered = _LINGERS
         """How often it was lingered since the scheduler was last asked."""
         self.chunk = Chunk(SMALL)
@@ -97,6 +96,9 @@ class Intake:
         if self._lingered >= _LINGERS:
             return False
         self._lingered += 1
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._fd, select.POLLIN)
         if self._poll.poll(_MOMENT):
             return True
         self._lingered = _LINGERS

@@ -372,10 +372,12 @@ class Served:
 
 
 @asynccontextmanager
-async def served(fs: TmpFs | None = None, *, rdonly: bool = False) -> AsyncIterator[Served]:
+async def served(
+    fs: TmpFs | None = None, *, rdonly: bool = False, seconds: float = 30
+) -> AsyncIterator[Served]:
     """Serve files in memory; at the end everything must have been given back."""
     fs = TmpFs(mntfromname=b"none", mode=0o755) if fs is None else fs
-    with trio.fail_after(30):
+    with trio.fail_after(seconds):
         async with p2k_over(fs, rdonly=rdonly) as server:
             counting = Counting(server)
             async with exported(counting) as export:
