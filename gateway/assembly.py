@@ -65,9 +65,13 @@ def served_ground(
             Status.USAGE, "password_stdin: standard input is the client's; give a key"
         )
     if PSSHFS_GROUP.title in settings:
+        psshfs = settings[PSSHFS_GROUP.title]
         # A client hears of a failed write in the answer to that write and, as a rule, in no other:
         # most do not look at what CLOSE says.
-        settings[PSSHFS_GROUP.title].setdefault("write_behind", 0)
+        psshfs.setdefault("write_behind", 0)
+        # Each session has its own stack, and clients with several sessions (rclone) want to see
+        # in one what they have done in another.
+        psshfs.setdefault("cache_timeout", 0)
     return Ground(special, readonly, settings)
 
 

@@ -151,7 +151,7 @@ class Wire:
         await self.ask(sftp.close, handle)
         return data
 
-    async def list(self, path: bytes) -> list[sftp.Name]:
+    async def entries(self, path: bytes) -> list[sftp.Name]:
         handle = await self.ask(sftp.opendir, path)
         names: list[sftp.Name] = []
         try:
@@ -163,7 +163,7 @@ class Wire:
         return names
 
     async def names(self, path: bytes) -> list[bytes]:
-        return sorted(entry.name for entry in await self.list(path))
+        return sorted(entry.name for entry in await self.entries(path))
 
 
 MAKE = sftp.FXF_WRITE | sftp.FXF_CREAT | sftp.FXF_TRUNC

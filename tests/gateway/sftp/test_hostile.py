@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -212,7 +213,7 @@ class Fuzzer:
         attrs = sftp.Attrs(
             size=rng.choice((None, 0, 10, 2**40)), mode=rng.choice((None, 0o777, 2**32 - 1))
         )
-        encode = rng.choice(
+        encode: Callable[[], bytes] = rng.choice(
             (
                 lambda: sftp.open_(id, path, rng.randrange(64), attrs),
                 lambda: sftp.opendir(id, path),

@@ -341,7 +341,7 @@ async def _answers(seed: int, slow: bool) -> list[Any]:
         todo = [b"/"]
         while todo:
             path = todo.pop()
-            for entry in sorted(await wire.list(path)):
+            for entry in sorted(await wire.entries(path)):
                 below = path.rstrip(b"/") + b"/" + entry.name
                 seen.append((below, entry.attrs.mode, entry.attrs.size))
                 if entry.name in (b".", b".."):

@@ -227,7 +227,7 @@ async def test_a_session_below_a_directory_never_leaves_it(tree: Served) -> None
                 assert await wire.code(sftp.remove, path) in (NO_SUCH_FILE, sftp.FX_OK)
             assert await real(wire, b"../../..") == b"/"
             # What ".." shows in the root is the root, not what is above it.
-            listed = {entry.name: entry.attrs for entry in await wire.list(b"/")}
+            listed = {entry.name: entry.attrs for entry in await wire.entries(b"/")}
             assert listed[b".."] == listed[b"."]
             # A directory that leaves the root takes nobody along.
             handle = await wire.ask(sftp.opendir, b"/d/e")

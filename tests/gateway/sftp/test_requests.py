@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from typing import Any
 
 import pytest
 
@@ -151,18 +152,19 @@ async def test_a_directory_can_be_opened_for_reading() -> None:
 async def test_names_that_are_not_there() -> None:
     async with served() as tree, tree.client() as wire:
         await wire.put(b"/f", b"")
-        two = [(sftp.rename, b"/none", b"/x"), (sftp.posix_rename, b"/none", b"/x")]
-        two += [(sftp.hardlink, b"/none", b"/x"), (sftp.symlink, b"t", b"/none/x")]
+        by_path: list[tuple[Any, ...]] = [
+            *((ask,) for ask in (sftp.stat, sftp.lstat, sftp.opendir, sftp.remove, sftp.rmdir)),
+            *((ask,) for ask in (sftp.readlink, sftp.statvfs)),
+            (sftp.open_, sftp.FXF_READ),
+            (sftp.setstat, sftp.Attrs(mode=0)),
+            (sftp.lsetstat, sftp.Attrs(mode=0)),
+        ]
         for path in (b"/none", b"/none/x", b"/f/x", b""):
-            for ask in (sftp.stat, sftp.lstat, sftp.opendir, sftp.remove, sftp.rmdir):
-                assert await wire.code(ask, path) == NO_SUCH_FILE
-            for ask in (sftp.readlink, sftp.open_, sftp.statvfs):
-                args = (sftp.FXF_READ,) if ask is sftp.open_ else ()
-                assert await wire.code(ask, path, *args) == NO_SUCH_FILE
-            assert await wire.code(sftp.setstat, path, sftp.Attrs(mode=0)) == NO_SUCH_FILE
-            assert await wire.code(sftp.lsetstat, path, sftp.Attrs(mode=0)) == NO_SUCH_FILE
-        for ask, old, new in two:
-            assert await wire.code(ask, old, new) == NO_SUCH_FILE
+            for ask, *args in by_path:
+                assert await wire.code(ask, path, *args) == NO_SUCH_FILE, (ask, path)
+        for ask in (sftp.rename, sftp.posix_rename, sftp.hardlink):
+            assert await wire.code(ask, b"/none", b"/x") == NO_SUCH_FILE
+        assert await wire.code(sftp.symlink, b"t", b"/none/x") == NO_SUCH_FILE
         assert await wire.code(sftp.mkdir, b"/none/x") == NO_SUCH_FILE
         assert await wire.code(sftp.opendir, b"/f") == NO_SUCH_FILE  # ENOTDIR, as OpenSSH has it
 
@@ -284,7 +286,7 @@ async def test_hard_links() -> None:
         await wire.write(handle, 3, b" two")
         await wire.ask(sftp.close, handle)
         assert await wire.get(b"/a") == b"one two"
-        listed = {entry.name: entry for entry in await wire.list(b"/")}
+        listed = {entry.name: entry for entry in await wire.entries(b"/")}
         assert listed[b"a"].longname.split()[1] == b"2"
         assert await wire.code(sftp.hardlink, b"/a", b"/b") == FAILURE
         assert await wire.code(sftp.hardlink, b"/a", b"/c/") == NO_SUCH_FILE
@@ -533,7 +535,7 @@ async def test_dot_and_dotdot_show_the_right_directories(tree: Served) -> None:
             (b"/a/b/.", 0o733, 0o722),
             (b"/a/b/..", 0o722, 0o711),
         ):
-            listed = {entry.name: entry.attrs.mode for entry in await wire.list(path)}
+            listed = {entry.name: entry.attrs.mode for entry in await wire.entries(path)}
             assert listed[b"."] == stat.S_IFDIR | own
             assert listed[b".."] == stat.S_IFDIR | above, path
 
@@ -543,7 +545,7 @@ async def test_longnames_are_those_of_ls(tree: Served) -> None:
         await wire.put(b"/f", b"12345", 0o640)
         await wire.ask(sftp.setstat, b"/f", sftp.Attrs(atime=0, mtime=86_400 * 365))
         await wire.ask(sftp.symlink, b"f", b"/l")
-        listed = {entry.name: entry.longname for entry in await wire.list(b"/")}
+        listed = {entry.name: entry.longname for entry in await wire.entries(b"/")}
         assert listed[b"f"].startswith(b"-rw-r-----")
         assert listed[b"f"].split()[4:] == [b"5", b"Jan", b"1", b"1971", b"f"]
         assert listed[b"l"].startswith(b"lrwxrwxrwx")
