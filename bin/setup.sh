@@ -91,9 +91,12 @@ need_for_tests() {
     need openssh-server have sshd
     need openssh-sftp-server test -x /usr/lib/openssh/sftp-server
     need openssh-client have ssh
-    for program in sshfs git rsync sqlite3 clang; do
+    for program in sshfs git rsync sqlite3 clang curl lftp rclone restic perl; do
         need "$program" have "$program"
     done
+    need putty-tools have psftp
+    need libnet-sftp-foreign-perl perl -MNet::SFTP::Foreign -e 1
+    need openssh-tests test -d /usr/lib/openssh/regress
     if have clang >/dev/null; then
         version=$(clang -dumpversion | sed 's/\..*//')
         need "libclang-rt-$version-dev" sanitizers_work

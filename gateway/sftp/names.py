@@ -112,8 +112,8 @@ class NameRequests:
 
     async def _canonical(self, turn: Turn, id: int, path: bytes) -> Reply:
         with await self._find(path, turn, FOLLOW) as found:
-            if found.slash:
-                found.there()
+            if found.slash and found.node is None:
+                raise VfsError(ENOENT)
             return sftp.path(id, found.path)
 
     async def statvfs(self, turn: Turn, request: sftp.StatvfsRequest) -> Reply:

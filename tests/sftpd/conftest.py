@@ -29,12 +29,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 class Resident:
-    """A process that keeps a tree in memory; `command` is what reaches it by standard streams."""
+    """A process that serves one tree; `command` is what reaches it by standard streams."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, tree: str) -> None:
         self._socket = place / "resident"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.sftpd.resident", str(self._socket)],
+            [sys.executable, "-m", "tests.sftpd.resident", str(self._socket), tree],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -118,7 +118,16 @@ class Ground:
 
 @pytest.fixture(scope="session")
 def resident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resident]:
-    made = Resident(tmp_path_factory.mktemp("resident"))
+    """Files in memory that outlive each session."""
+    made = Resident(tmp_path_factory.mktemp("resident"), "tmpfs")
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resident]:
+    """The root of this machine, by way of psshfs."""
+    made = Resident(tmp_path_factory.mktemp("host"), "host")
     yield made
     made.stop()
 

@@ -30,7 +30,7 @@ def same(one: Path, other: Path) -> None:
     todo = [compared]
     while todo:
         at = todo.pop()
-        assert at.left_only == at.right_only == [], at.report()
+        assert at.left_only == at.right_only == [], at.left
         for name in at.common:
             here, there = Path(at.left, name), Path(at.right, name)
             assert stat.S_IFMT(here.lstat().st_mode) == stat.S_IFMT(there.lstat().st_mode), here
@@ -97,7 +97,7 @@ def test_scp(ground: Ground) -> None:
     make_tree(ground.local / "tree", special_names=False)
     (ground.local / "tree").joinpath("dangling").unlink(missing_ok=True)
     big(ground.local / "big")
-    scp = ["scp", "-q", "-s", "-F", ground.server.config]
+    scp: list[str | Path] = ["scp", "-q", "-s", "-F", ground.server.config]
     ground.run([*scp, "-p", "big", f"t:{ground.remote}/"])
     ground.run([*scp, "-3", f"t:{ground.remote}/big", f"t:{ground.remote}/again"])
     ground.run([*scp, "-p", f"t:{ground.remote}/again", "back"])
@@ -212,7 +212,7 @@ def test_rclone(ground: Ground) -> None:
 def test_curl(ground: Ground) -> None:
     big(ground.local / "big")
     sshd = ground.server.sshd
-    curl = ["curl", "-sS", "--insecure", "--key", sshd.identity, "--pubkey"]
+    curl: list[str | Path] = ["curl", "-sS", "--insecure", "--key", sshd.identity, "--pubkey"]
     curl += [f"{sshd.identity}.pub", "-u", f"{sshd.user}:"]
     base = f"sftp://{sshd.host}:{sshd.port}{ground.remote}"
     at = ground.remote
@@ -238,8 +238,8 @@ def test_curl(ground: Ground) -> None:
 def test_library(ground: Ground, library: str) -> None:
     sshd = ground.server.sshd
     script = HERE / f"with_{library}.py"
-    words = [sshd.host, str(sshd.port), sshd.user, sshd.identity, sshd.known_hosts, ground.remote]
-    out = ground.run([sys.executable, script, *words])
+    words = [sshd.host, str(sshd.port), sshd.user, str(sshd.identity), str(sshd.known_hosts)]
+    out = ground.run([sys.executable, script, *words, ground.remote])
     assert out.splitlines()[-1] == "done", out
 
 
