@@ -107,7 +107,6 @@ class Export:
         self.server = server
         self.nodes = NodeTable(server, kargs.root)
         self.unmount_asked = trio.Event()
-        self._remembers = False
         self._clock = clock
         self._inactive_on_demand = bool(kargs.kflags & KFlag.IAONDEMAND)
         self._directories: dict[tuple[Cred, Node], Directories] = {}
@@ -123,16 +122,6 @@ class Export:
     def now(self) -> int:
         """Return the time by which names expire, ns."""
         return self._clock()
-
-    def is_true(self, ttl: int) -> bool:
-        """Return whether attributes may be shown that came with a time-out of `ttl`, ns.
-
-        Without one they are older than some change; but where no time-out was ever given, nothing
-        is remembered below, and attributes are as true as any answer.
-        """
-        if ttl:
-            self._remembers = True
-        return ttl > 0 or not self._remembers
 
     # What changes names.
 

@@ -375,12 +375,11 @@ class FileRequests:
 
     async def _known(self, opened: OpenDirectory, found: Sequence[Dirent]) -> list[Vattr | None]:
         """Return the attributes of entries, None for one that is gone by now."""
-        is_true = self._export.is_true
         known: list[Vattr | None] = []
         missing: list[int] = []
         for index, entry in enumerate(found):
             info = entry.newinfo
-            if info is not None and info.va is not None and is_true(info.va_ttl):
+            if info is not None and info.va is not None:
                 known.append(info.va)
             else:
                 known.append(None)
@@ -433,7 +432,7 @@ class FileRequests:
             info = await self._server.lookup(opened.node.cookie, cn)
             if not info.cookie:
                 return None
-            if info.va is not None and self._export.is_true(info.va_ttl):
+            if info.va is not None:
                 self._nodes.give_back(info)
                 return info.va
             node = self._nodes.absorb(info)

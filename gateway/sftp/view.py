@@ -58,7 +58,7 @@ class View:
         """Return the attributes of what was found. Errors: as `Found.there`, and getattr's."""
         node = found.there()
         info = found.info
-        if info is not None and info.va is not None and self.export.is_true(info.va_ttl):
+        if info is not None and info.va is not None:
             return info.va
         va, _ = await self.server.getattr(node.cookie, self.cred)
         return va

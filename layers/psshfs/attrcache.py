@@ -139,7 +139,10 @@ class AttrCache(FileServer):
     # Answers.
 
     def newinfo(self, node: Node, now: int) -> Newinfo:
-        """Return the answer that gives `node` out once more: one lookup is counted."""
+        """Return the answer that gives `node` out once more: one lookup is counted.
+
+        Attributes that a change of ours has overtaken (`expiry` 0) are not among it.
+        """
         node.nlookup += 1
         va = node.va
         return Newinfo(
@@ -147,7 +150,7 @@ class AttrCache(FileServer):
             va.vtype or 0,
             va.size or 0,
             0,
-            va,
+            va if node.expiry else None,
             max(node.expiry - now, 0),
             max(node.name_expiry - now, 0),
         )
