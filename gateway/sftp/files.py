@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import trio
@@ -222,10 +222,10 @@ class FileRequests:
                 self._nodes.unpin(opened.parent)
             self._nodes.unpin(node)
 
-    async def end_all(self) -> None:
-        """End everything, all at once: the session is over. What goes wrong is logged."""
+    async def end_all(self, left: Iterable[Opened]) -> None:
+        """End what is left open, all at once: the session is over. What goes wrong is logged."""
         async with trio.open_nursery() as nursery:
-            for opened in self._handles.take_all():
+            for opened in left:
                 nursery.start_soon(self._end_quietly, opened)
 
     async def _end_quietly(self, opened: Opened) -> None:

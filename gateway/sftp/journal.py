@@ -32,8 +32,8 @@ _FLAGS: Final = (
 
 
 def shown(path: bytes) -> str:
-    """Return a path for a line of a log: in quotes, and without anything that ends the line."""
-    text = path.decode("utf-8", "backslashreplace")
+    """Return a path for a line of a log: in quotes, without anything that ends them or the line."""
+    text = path.replace(b'"', b'\\"').decode("utf-8", "backslashreplace")
     if not text.isprintable():
         text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return f'"{text}"'
@@ -107,6 +107,10 @@ class LogJournal(Journal):
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
+
+    def left(self, opened: Opened) -> None:
+        """Write a line for what the client has left open."""
+        self._log.info("forced %s", closed(opened))
 
     def done(self, request: Any, code: int, opened: Opened | None) -> None:
         """Write a line for a request, with its status unless it went well."""

@@ -91,6 +91,9 @@ class Journal:
     def done(self, request: Any, code: int, opened: Opened | None) -> None:
         """Hear that a request ended with a status code; `opened` is what a CLOSE has closed."""
 
+    def left(self, opened: Opened) -> None:
+        """Hear that something is still open when the session ends, and is closed for the client."""
+
 
 class _Worker(Turn):
     """One worker, with the turn of the request that it has."""
@@ -190,8 +193,12 @@ class Session:
                 self._workers = 1
                 self._nursery.start_soon(self._worker)
         finally:
+            left = self._handles.take_all()
+            if self._journal is not None:
+                for opened in left:
+                    self._journal.left(opened)
             with trio.move_on_after(END_SECONDS, shield=True):
-                await self._files.end_all()
+                await self._files.end_all(left)
 
     # The end.
 
