@@ -25,20 +25,16 @@ def attrs_of(va: Vattr) -> Attrs:
     Times before 1970 and after 2106 become the nearest that the wire can carry: OpenSSH takes
     them modulo 2**32, which turns 1969 into 2106.
     """
-    vtype, mode, _, uid, gid, _, _, size, _, atime, mtime, *_ = va
+    uid, gid = va[3], va[4]
     try:
-        accessed, modified = atime // SECOND, mtime // SECOND  # type: ignore[operator]
-        mode |= _IFMT[vtype]  # type: ignore[operator,index]
+        accessed, modified = va[9] // SECOND, va[10] // SECOND  # type: ignore[operator]
+        mode = va[1] | _IFMT[va[0]]  # type: ignore[operator,index]
     except TypeError:
         return _partial(va)
-    if (
-        uid is None
-        or gid is None
-        or not 0 <= accessed <= _TIME_MAX
-        or not 0 <= modified <= _TIME_MAX
-    ):
+    is_timely = 0 <= accessed <= _TIME_MAX and 0 <= modified <= _TIME_MAX
+    if uid is None or gid is None or not is_timely:
         return _partial(va)
-    return _new(Attrs, (size, uid, gid, mode, accessed, modified))  # type: ignore[no-any-return]
+    return _new(Attrs, (va[7], uid, gid, mode, accessed, modified))  # type: ignore[no-any-return]
 
 
 def _partial(va: Vattr) -> Attrs:

@@ -8,7 +8,6 @@ What one session changes the others see at once, for they ask the same file serv
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic_ns
@@ -21,12 +20,9 @@ from ...native.constants import FlushOp, KFlag, Setback
 from ...native.errors import VfsError
 from ...native.records import Cookie, Cred
 from .nodes import Node, NodeTable
+from .remembered import Remembered
 
 _log = logging.getLogger(__name__)
-
-DIRECTORIES_MAX: Final = 256
-"""How many directories one kind of user has remembered."""
-FOREVER: Final = 2**63
 
 _LEAVE_SECONDS: Final = 5.0
 """How long a file server may take to hear that a node is not in use any more."""
@@ -36,63 +32,6 @@ _NAMES: Final = frozenset(
     {FlushOp.INVAL_NAMECACHE_NODE, FlushOp.INVAL_NAMECACHE_DIR, FlushOp.INVAL_NAMECACHE_ALL}
     | {FlushOp.INVAL_NAMECACHE_NAME}
 )
-
-
-class Directories:
-    """Paths without links in them that led to directories, for as long as their names hold.
-
-    A path is canonical: it begins with a slash, has no empty, "." or ".." component, and each
-    component was looked up and is a directory. The empty path is the root's. Each is searched
-    once with the credentials that all who share this have.
-    """
-
-    def __init__(self, nodes: NodeTable, root: Node, clock: Callable[[], int]) -> None:
-        self._nodes = nodes
-        self._root = root
-        self._clock = clock
-        self._found: OrderedDict[bytes, tuple[Node, int]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def get(self, path: bytes) -> tuple[Node, int] | None:
-        """Return the directory at a path and until when its name holds, if that is known."""
-        if not path:
-            return self._root, FOREVER
-        known = self._found.get(path)
-        if known is None:
-            return None
-        if known[1] <= self._clock():
-            self._forget(path)
-            return None
-        self._found.move_to_end(path)
-        return known
-
-    def put(self, path: bytes, node: Node, parent: Node, name: bytes, expiry: int) -> None:
-        """Note that `path` leads to a directory, which is `name` in `parent`."""
-        if expiry <= self._clock() or node is parent or node is self._nodes.root:
-            return
-        self._nodes.put(node, parent, name)
-        self._nodes.pin(node)
-        if path in self._found:
-            self._forget(path)
-        self._found[path] = node, expiry
-        if len(self._found) > DIRECTORIES_MAX:
-            self._forget(next(iter(self._found)))
-
-    def forget_node(self, node: Node) -> None:
-        """Forget a directory that was removed; nothing was below it."""
-        for path in [path for path, (known, _) in self._found.items() if known is node]:
-            self._forget(path)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        for path in list(self._found):
-            self._forget(path)
-
-    def _forget(self, path: bytes) -> None:
-        node, _ = self._found.pop(path)
-        self._nodes.unpin(node)
 
 
 class Export:
@@ -109,32 +48,38 @@ class Export:
         self.unmount_asked = trio.Event()
         self._clock = clock
         self._inactive_on_demand = bool(kargs.kflags & KFlag.IAONDEMAND)
-        self._directories: dict[tuple[Cred, Node], Directories] = {}
+        self._remembered: dict[tuple[Cred, Node], Remembered] = {}
+        self.changes = 0
+        """How often names were changed. What was asked before a change is not remembered after."""
 
-    def directories(self, cred: Cred, root: Node) -> Directories:
+    def remembered(self, cred: Cred, root: Node) -> Remembered:
         """Return what is remembered for those who ask as `cred` below `root` (pinned by them)."""
-        known = self._directories.get((cred, root))
+        known = self._remembered.get((cred, root))
         if known is None:
-            known = Directories(self.nodes, root, self._clock)
-            self._directories[cred, root] = known
+            known = Remembered(self.nodes, root, self._clock)
+            self._remembered[cred, root] = known
         return known
 
-    def now(self) -> int:
-        """Return the time by which names expire, ns."""
-        return self._clock()
+    # What changes names. Called when the file server has answered, or when it is unknown what it
+    # has done.
 
-    # What changes names.
+    def name_changed(self, parent: Node, name: bytes) -> None:
+        """Note that a name of a directory leads elsewhere, or nowhere."""
+        self.changes += 1
+        for known in self._remembered.values():
+            known.forget_name(parent, name)
 
     def directory_removed(self, node: Node) -> None:
-        """Note that a directory was removed."""
-        for known in self._directories.values():
-            known.forget_node(node)
+        """Note that a directory was removed, besides its name."""
+        for known in self._remembered.values():
+            known.forget_directory(node)
         self.nodes.displace(node)
         self.nodes.gone(node)
 
-    def directories_changed(self) -> None:
+    def names_changed(self) -> None:
         """Note that a directory was renamed, or that others may search it now."""
-        for known in self._directories.values():
+        self.changes += 1
+        for known in self._remembered.values():
             known.clear()
 
     # Upcalls.
@@ -144,7 +89,7 @@ class Export:
     ) -> None:
         """See Upcalls. No data and no attributes are kept here; names of directories are."""
         if op in _NAMES:
-            self.directories_changed()
+            self.names_changed()
 
     def unmount(self) -> None:
         """See Upcalls."""
@@ -178,7 +123,7 @@ class Export:
 
     def close(self) -> None:
         """Give back all nodes. Sessions have ended."""
-        self.directories_changed()
+        self.names_changed()
         self.nodes.close()
 
 

@@ -153,6 +153,8 @@ class FileRequests:
             if exc.errno == errno.EEXIST and not is_exclusive:
                 return None
             raise
+        finally:
+            self._export.name_changed(found.parent, found.name)
 
     async def _open_found(self, found: Found, request: sftp.Open, mode: int) -> OpenFile:
         node = found.there()

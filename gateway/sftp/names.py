@@ -81,6 +81,9 @@ class NameRequests:
     async def lstat(self, turn: Turn, request: sftp.Lstat) -> Reply:
         """Answer with the attributes of what the path names."""
         with await self._find(request.path, turn, STAY) as found:
+            info = found.info
+            if info is not None and info.va is not None and not found.slash:
+                return sftp.attrs(request.id, attrs_of(info.va))
             return sftp.attrs(request.id, attrs_of(await self._view.attributes(found)))
 
     async def stat(self, turn: Turn, request: sftp.Stat) -> Reply:
@@ -178,7 +181,7 @@ class NameRequests:
             await self._server.setattr(node.cookie, va, self._cred)
         finally:
             if node.vtype == Vtype.VDIR and (va.mode is not None or va.uid is not None):
-                self._export.directories_changed()  # others may search it now
+                self._export.names_changed()  # others may search it now
 
     # Making.
 
@@ -209,7 +212,10 @@ class NameRequests:
         if found.parent is None:
             raise VfsError(EEXIST)
         cn = self._view.paths.componentname(found.name, NameiOp.CREATE)
-        self._view.nodes.give_back(await make(found.parent.cookie, cn))
+        try:
+            self._view.nodes.give_back(await make(found.parent.cookie, cn))
+        finally:
+            self._export.name_changed(found.parent, found.name)
 
     async def _refuse_slash(self, found: Found) -> None:
         """Refuse a new name with a slash behind it for what is no directory: EEXIST or ENOENT."""
@@ -239,7 +245,10 @@ class NameRequests:
     async def _link(self, place: Found, node: Node) -> None:
         assert place.parent is not None
         cn = self._view.paths.componentname(place.name, NameiOp.CREATE)
-        await self._server.link(place.parent.cookie, node.cookie, cn)
+        try:
+            await self._server.link(place.parent.cookie, node.cookie, cn)
+        finally:
+            self._export.name_changed(place.parent, place.name)
 
     # Removing and renaming. A name is looked up for its cookie, and somebody in another session
     # may move it before it is used: then it is looked up again.
@@ -256,11 +265,19 @@ class NameRequests:
             node = found.there()
             if node.vtype == Vtype.VDIR:
                 raise VfsError(EISDIR)
-            cn = self._view.paths.componentname(found.name, NameiOp.DELETE)
-            if await _is_moved(self._server.remove(found.parent.cookie, node.cookie, cn)):
+            if not await self._remove_name(found, node):
                 return False
             self._view.nodes.gone(node)
             return True
+
+    async def _remove_name(self, found: Found, node: Node) -> bool:
+        """Remove the name of what is no directory; return whether it was that node's name."""
+        assert found.parent is not None
+        cn = self._view.paths.componentname(found.name, NameiOp.DELETE)
+        try:
+            return not await _is_moved(self._server.remove(found.parent.cookie, node.cookie, cn))
+        finally:
+            self._export.name_changed(found.parent, found.name)
 
     async def rmdir(self, turn: Turn, request: sftp.Rmdir) -> Reply:
         """Remove an empty directory."""
@@ -283,8 +300,10 @@ class NameRequests:
             except VfsError:
                 raise
             except BaseException:
-                self._export.directories_changed()  # it may be gone
+                self._export.names_changed()  # it may be gone
                 raise
+            finally:
+                self._export.name_changed(found.parent, found.name)
             self._export.directory_removed(node)
             return True
 
@@ -324,13 +343,9 @@ class NameRequests:
                 if exc.errno in _NO_LINK:
                     return False
                 raise
-            cn = self._view.paths.componentname(source.name, NameiOp.DELETE)
-            try:
-                await self._server.remove(source.parent.cookie, node.cookie, cn)
-            except VfsError:
-                cn = self._view.paths.componentname(place.name, NameiOp.DELETE)
-                await self._server.remove(place.parent.cookie, node.cookie, cn)
-                raise
+            if not await self._remove_name(source, node):
+                await self._remove_name(place, node)
+                raise VfsError(ENOENT)
             return True
 
     async def _rename(self, turn: Turn, old: bytes, new: bytes, *, replace: bool = True) -> bool:
@@ -370,9 +385,11 @@ class NameRequests:
                 ):
                     return False
             finally:
+                self._export.name_changed(source.parent, source.name)
+                self._export.name_changed(place.parent, place.name)
                 if is_directory:
                     self._view.nodes.displace(node)
-                    self._export.directories_changed()
+                    self._export.names_changed()
             if victim is not None:
                 self._view.nodes.gone(victim)
             return True

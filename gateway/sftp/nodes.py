@@ -37,7 +37,7 @@ class Node:
         self.cookie = cookie
         self.vtype = vtype
         self.held = 0
-        """Lookups that the file server counts."""
+        """Lookups that the file server counts; 0 when they were given back and the node is dead."""
         self.pins = 0
         self.opens = 0
         self.wants_inactive = False
@@ -149,5 +149,6 @@ class NodeTable:
 
     def _drop(self, node: Node) -> None:
         del self._nodes[node.cookie]
-        self._server.reclaim(node.cookie, node.held)
+        held, node.held = node.held, 0
+        self._server.reclaim(node.cookie, held)
         self.displace(node)

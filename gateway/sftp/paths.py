@@ -15,8 +15,9 @@ from typing import Any, Final
 from ...native.constants import ISLASTCN, NAME_MAX, PATH_MAX, NameiOp, Vtype
 from ...native.errors import VfsError
 from ...native.records import Componentname, Cred, Newinfo
-from .export import FOREVER, Export
+from .export import Export
 from .nodes import Node
+from .remembered import FOREVER
 from .turns import Turn
 
 LINKS_MAX: Final = 40
@@ -110,7 +111,7 @@ class Paths:
         self._nodes = export.nodes
         self._cred = cred
         self._root = root
-        self._directories = export.directories(cred, root)
+        self._remembered = export.remembered(cred, root)
         self.start = start
 
     def place(self, path: bytes) -> tuple[Node, bytes] | None:
@@ -120,7 +121,7 @@ class Paths:
         head, _, name = path.rpartition(b"/")
         if name in _SPECIAL:
             return None
-        known = self._directories.get(head)
+        known = self._remembered.directory(head)
         return None if known is None else (known[0], name)
 
     async def find(self, path: bytes, turn: Turn | None, how: int) -> Found:
@@ -142,7 +143,7 @@ class Paths:
         found = Found(self._export)
         try:
             head, _, name = path.rpartition(b"/")
-            known = None if name in _SPECIAL else self._directories.get(head)
+            known = None if name in _SPECIAL else self._remembered.directory(head)
             if known is None:
                 if turn is not None:
                     await turn.widen()
@@ -159,19 +160,28 @@ class Paths:
                 await turn.replaced(parent, name)
             if how == BARE:
                 return found
-            cn = _new(Componentname, (_LOOKUP, name, self._cred, ISLASTCN))
-            info = await self._server.lookup(parent.cookie, cn)
-            if info.cookie:
-                node = self._nodes.absorb(info)
-                found._pins.append(node)
-                if how == FOLLOW and node.vtype == _VLNK:
-                    if turn is not None:
-                        await turn.widen()
-                    await _Walk(self, found, turn, how).go_on(head, known, node)
-                    return found
-                found.node, found.info = node, info
+            node = self._remembered.name(parent, name)
+            if node is not None:
+                found.pin(node)
+            else:
+                changes = self._export.changes
+                cn = _new(Componentname, (_LOOKUP, name, self._cred, ISLASTCN))
+                info = await self._server.lookup(parent.cookie, cn)
+                if info.cookie:
+                    node = self._nodes.absorb(info)
+                    found._pins.append(node)
+                    found.info = info
+                    if info.cn_ttl and changes == self._export.changes:
+                        self._remembered.put_name(parent, name, node, info.cn_ttl)
+            if how == FOLLOW and node is not None and node.vtype == _VLNK:
+                found.info = None
+                if turn is not None:
+                    await turn.widen()
+                await _Walk(self, found, turn, how).go_on(head, known, node)
+                return found
+            found.node = node
             if turn is not None:
-                turn.found(found.node)
+                turn.found(node)
         except BaseException:
             found.__exit__()
             raise
@@ -193,7 +203,8 @@ class _Walk:
         self._paths = paths
         self._server = paths._server
         self._root = paths._root
-        self._directories = paths._directories
+        self._remembered = paths._remembered
+        self._changes = paths._export.changes
         self._found = found
         self._turn = turn
         self._how = how
@@ -210,7 +221,7 @@ class _Walk:
         self._found.slash = path.endswith(b"/") and bool(names)
         if b".." not in names and b"." not in names:
             for length in range(len(names) - 1, 0, -1):
-                known = self._directories.get(b"/" + b"/".join(names[:length]))
+                known = self._remembered.directory(b"/" + b"/".join(names[:length]))
                 if known is not None:
                     self._stand(names[:length], known)
                     names = names[length:]
@@ -322,8 +333,10 @@ class _Walk:
     def _enter(self, node: Node, parent: Node, name: bytes, ttl: int) -> None:
         self._names.append(name)
         self._dirs.append(node)
-        self._expiry = min(self._expiry, self._paths._export.now() + ttl)
-        self._directories.put(self._head(), node, parent, name, self._expiry)
+        remembered = self._remembered
+        self._expiry = min(self._expiry, remembered.clock() + ttl)
+        if self._changes == self._paths._export.changes:
+            remembered.put_directory(self._head(), node, parent, name, self._expiry)
 
     def _head(self) -> bytes:
         return b"".join([b"/" + name for name in self._names])

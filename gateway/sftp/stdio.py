@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import logging.handlers
 import os
@@ -9,6 +10,7 @@ import pwd
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -43,6 +45,9 @@ LEVELS: Final = {
 
 FACILITIES: Final = ("DAEMON", "USER", "AUTH", *(f"LOCAL{number}" for number in range(8)))
 """sshd's names of syslog facilities."""
+
+_PIPE_SIZE: Final = 1024 * 1024
+"""Octets; Linux gives everybody so much."""
 
 _UNMOUNT_SECONDS: Final = 30.0
 """How long the stack may take to write out what was written last."""
@@ -107,6 +112,8 @@ def run_stdio(command: StdioCommand) -> int:
     _start_logging(command)
     keep_large_buffers()
     in_fd, out_fd = _take_standard_streams()
+    for fd in (in_fd, out_fd):
+        _enlarge(fd)
     stdio = _Stdio(command, in_fd, out_fd)
     were_blocking = os.get_blocking(in_fd), os.get_blocking(out_fd)
     os.set_blocking(in_fd, False)
@@ -137,6 +144,13 @@ def _take_standard_streams() -> tuple[int, int]:
     os.close(null)
     os.dup2(2, 1)
     return in_fd, out_fd
+
+
+def _enlarge(fd: int) -> None:
+    """Give a pipe, which is what sshd has for us, more room: each time that it is full or empty
+    costs a wake-up, and at first it holds two READs of 32 KiB."""
+    with suppress(OSError):  # no pipe, or this user's pipes have as much as they may have
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
 
 
 def _start_logging(command: StdioCommand) -> None:

@@ -88,7 +88,7 @@ async def serve(path: str, tree: str) -> int:
                     print("ready", flush=True)
                     await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
                     nursery.cancel_scope.cancel()
-                export.directories_changed()
+                export.names_changed()
                 left = export.nodes.in_use
                 if left:
                     failures.append(f"nodes in use: {left}")

@@ -172,7 +172,7 @@ async def _psshfs_on(inner: FileServer, *, ro: bool) -> AsyncIterator[ServerTarg
             async with mount_psshfs(ours, b"/", PsshfsOptions(ro=ro)) as server:
                 yield ServerTarget(server)
                 await server.unmount(0)
-        export.directories_changed()
+        export.names_changed()
         assert export.nodes.in_use == []
 
 

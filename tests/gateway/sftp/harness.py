@@ -382,7 +382,7 @@ async def served(
             counting = Counting(server)
             async with exported(counting) as export:
                 yield Served(counting, export)
-                export.directories_changed()
+                export.names_changed()
                 assert export.nodes.in_use == []
             counting.settled()
             await server.unmount(0)

@@ -269,7 +269,7 @@ async def test_a_file_server_that_hangs(autojump_clock: MockClock) -> None:
             assert sftp.decode_status(replies[1][1])[1] == b"Connection timed out"
             assert await other.code(sftp.lstat, b"/f") == sftp.FX_OK
             # Again, and one after the other: the same workers serve.
-            tree.counting.before = Hung("lookup")
+            tree.counting.before = Hung("getattr")
             for _ in range(3):
                 assert await wire.code(sftp.lstat, b"/f") == sftp.FX_FAILURE
             tree.counting.before = None
