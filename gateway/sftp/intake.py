@@ -49,6 +49,7 @@ class Intake:
         self._end = 0
         self._is_eager = False
         self._wants_large = False
+        self._is_large = False
         self._poll: select.poll | None = None
         self._lingered = _LINGERS
         """How often it was lingered since the scheduler was last asked."""
@@ -68,12 +69,16 @@ class Intake:
         """
         while True:
             if not self._is_eager:
-                self._make_small()
+                if self._is_large:
+                    self._make_small()
                 if not (linger and self._linger()):
                     since = monotonic_ns()
                     await self._readable()
                     self._lingered = 0 if monotonic_ns() - since < _QUICK else _LINGERS
-            self._make_room()
+            if self._start == self._end and not self._wants_large and not self.chunk.users:
+                self._start = self._end = 0  # the usual case of `_make_room`
+            else:
+                self._make_room()
             chunk = self.chunk
             try:
                 count = os.readv(self._fd, [chunk.view[self._end :]])
@@ -115,8 +120,9 @@ class Intake:
 
     def _make_small(self) -> None:
         """Give large memory up while nothing is in it: the session may be idle for long."""
-        if self._start == self._end and len(self.chunk.view) > SMALL and not self._wants_large:
+        if self._start == self._end and not self._wants_large:
             self.chunk = Chunk(SMALL)
+            self._is_large = False
             self._start = self._end = 0
 
     def _make_room(self) -> None:
@@ -140,6 +146,7 @@ class Intake:
             new = Chunk(length)
             new.view[:rest] = chunk.view[start:end]
             self.chunk = new
+            self._is_large = length == LARGE
         else:
             chunk.view[:rest] = chunk.view[start:end]
         self._start, self._end = 0, rest
