@@ -11,7 +11,7 @@
     handles     open files and directories, and their names on the wire
     names       requests by path; files: requests by handle; extensions: the rest
     order       which requests may run side by side; turns: what each of them touches
-    session     packets in, replies out: workers, back-pressure, the end
+    session     packets in, replies out: back-pressure, the end; crew: the tasks that do it
     intake      memory that is received into; outbox: replies on their way
     status      errno -> status; attributes, identities: what `ls -l` shows
     permitted   which requests a session may make

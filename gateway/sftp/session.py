@@ -1,10 +1,7 @@
 """One SFTP session: octets in, requests done, octets out.
 
-Workers take turns at leading, as in layers/puffs/stream.py: the leader takes packets and does each
-request itself; only when a request really has to wait does another worker take the lead, and
-the one that waits goes on as that request's task. So a session over a file server that answers
-from memory is one task that never changes, its answers leave in batches, and no request costs a
-trip through the scheduler. Which requests may run side by side is order.py's business.
+All packets of one receive are dealt with one after the other, and their answers leave in one call.
+Who does that is a matter of crew.py, and which requests may run side by side of order.py.
 
 Memory is bounded: answers that the client does not fetch, and what requests in flight hold and are
 going to answer, stop the leader from taking more.
@@ -13,10 +10,8 @@ going to answer, stop the leader from taking more.
 from __future__ import annotations
 
 import logging
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable
 from errno import ETIMEDOUT
-from math import inf
 from typing import Any, Final, NamedTuple
 
 import trio
@@ -25,23 +20,20 @@ from trio.lowlevel import Abort, Task
 from ...native import sftp_server as sftp
 from ...native.errors import RemoteProtocolError, VfsError
 from ...native.sftp_protocol import FXP_STATUS
+from .crew import Crew, Worker
 from .extensions import EXTENSIONS, SessionRequests
 from .files import DATA_MAX, PACKET_MAX, Data, FileRequests
 from .intake import Chunk, Intake
 from .names import NameRequests
-from .order import Claim, Parts, Traffic
+from .order import Claim, Parts
 from .outbox import Outbox
 from .permitted import Permitted
 from .status import Refusal, status_of
-from .turns import Opened, Turn, copy_parts, handle_parts
+from .turns import Opened, copy_parts, handle_parts
 from .view import View
 
 _log = logging.getLogger(__name__)
 
-WORKERS_MAX: Final = 129
-"""Requests in flight, and one worker who leads."""
-_IDLE_MAX: Final = 8
-"""Workers that are kept for the next time."""
 QUEUED_MAX: Final = 1024 * 1024
 """Octets of answers that wait for the client above which no request is taken."""
 OWED_MAX: Final = 8 * 1024 * 1024
@@ -54,21 +46,6 @@ _BATCH: Final = 64
 """Requests that are done before other sessions get their turn."""
 _SMALL: Final = 1024
 """What a request holds beside file data, octets, roughly."""
-
-
-@types.coroutine
-def _resume(operation: Coroutine[Any, Any, Any], trap: Any) -> Generator[Any, Any, Any]:
-    """Go on with an operation that has begun to wait in this task; return what it returns."""
-    try:
-        while True:
-            try:
-                value = yield trap
-            except BaseException as exc:
-                trap = operation.throw(exc)
-            else:
-                trap = operation.send(value)
-    except StopIteration as done:
-        return done.value
 
 
 class SessionStatistics(NamedTuple):
@@ -95,22 +72,6 @@ class Journal:
         """Hear that something is still open when the session ends, and is closed for the client."""
 
 
-class _Worker(Turn):
-    """One worker, with the turn of the request that it has."""
-
-    __slots__ = ("chunk", "is_leader", "is_over", "owed", "scope", "started")
-
-    def __init__(self, traffic: Traffic) -> None:
-        super().__init__(traffic)
-        self.is_leader = True
-        self.is_over = False
-        self.chunk: Chunk | None = None
-        self.owed = 0
-        self.started = inf
-        """When the file server began to keep it waiting."""
-        self.scope: trio.CancelScope
-
-
 class Session:
     """Serves one client. `serve` runs it; everything else may be called at any time.
 
@@ -135,30 +96,29 @@ class Session:
         self._handles = view.handles
         self._permitted = Permitted() if permitted is None else permitted
         self._asks = not self._permitted.is_everything
-        self._timeout = timeout
         self._journal = journal
         self._label = label
         self._lingers = lingers
-        self._traffic = Traffic()
+        self._crew = Crew(
+            self._work,
+            timeout=timeout,
+            label=label,
+            on_late=self._late,
+            on_wait=self._flush,
+            on_done=self._unpark,
+        )
         self._intake = Intake(in_fd, PACKET_MAX)
-        self._outbox = Outbox(out_fd, self._spawn, self._unpark, self._broken)
+        self._outbox = Outbox(out_fd, self._crew.spawn, self._unpark, self._broken)
         names = NameRequests(view)
-        self._files = FileRequests(view, names, self._copied)
+        self._files = FileRequests(view, names, self._crew.got_on)
         self._handlers: dict[type[Any], Callable[[Any, Any], Awaitable[bytes | Data]]] = {
             **names.handlers,
             **self._files.handlers,
             **SessionRequests(view).handlers,
         }
-        self._nursery: trio.Nursery
         self._packets: list[tuple[int, int, int, int]] = []
         self._next = 0
-        self._workers = 0
-        self._waiting: set[_Worker] = set()
-        self._idle: list[Task] = []
-        self._nobody_leads = False
         self._is_greeted = False
-        self._is_watched = False
-        self._owed = 0
         self._parked: Task | None = None
         self._requests = 0
         self.failures = 0
@@ -176,10 +136,10 @@ class Session:
             self._intake.received,
             self._outbox.sent,
             self._outbox.queued,
-            self._owed,
-            len(self._waiting),
+            self._crew.owed,
+            len(self._crew.waiting),
             len(self._handles),
-            self._workers,
+            self._crew.workers,
         )
 
     async def serve(self) -> None:
@@ -189,9 +149,7 @@ class Session:
         what is open is closed, also when this is cancelled. The session's nodes are given back.
         """
         try:
-            async with trio.open_nursery() as self._nursery:
-                self._workers = 1
-                self._nursery.start_soon(self._worker)
+            await self._crew.run()
         finally:
             left = self._handles.take_all()
             if self._journal is not None:
@@ -206,7 +164,7 @@ class Session:
         """End the session at once: cancel what is in flight."""
         if not self.cause:
             self.cause = cause
-        self._nursery.cancel_scope.cancel()
+        self._crew.stop()
 
     def _broken(self, cause: str) -> None:
         _log.info("%s: %s", self._label, cause)
@@ -215,42 +173,30 @@ class Session:
     async def _finish(self) -> None:
         """The client sends nothing any more: answer what it has asked for, then end."""
         with trio.move_on_after(END_SECONDS):
-            while self._waiting or self._outbox.queued:
+            while self._crew.waiting or self._outbox.queued:
                 self._outbox.flush()
-                if self._waiting or self._outbox.queued:
+                if self._crew.waiting or self._outbox.queued:
                     await self._park()
         self._end()
 
-    # Workers. One leads, unless all are waiting for the file server.
+    # Doing requests.
 
-    def _spawn(self, function: Callable[[], Any]) -> None:
-        self._nursery.start_soon(function)
-
-    async def _worker(self) -> None:
-        worker = _Worker(self._traffic)
-        try:
-            while not worker.is_over:
-                with trio.CancelScope() as worker.scope:
-                    await self._work(worker)
-                if worker.scope.cancelled_caught:
-                    # The watcher did that, and nobody else cancels one worker alone.
-                    self._answer(worker, status_of(ETIMEDOUT))
-        finally:
-            self._workers -= 1
-
-    async def _work(self, worker: _Worker) -> None:
+    async def _work(self, worker: Worker) -> None:
         """Lead, or wait until it is time to lead, until the session or the scope ends."""
-        outbox, handlers, traffic = self._outbox, self._handlers, self._traffic
+        outbox, handlers, crew = self._outbox, self._handlers, self._crew
+        traffic = crew.traffic
         while True:
-            if not worker.is_leader and not await self._lead_again(worker):
-                worker.is_over = True
-                return
+            if not worker.is_leader:
+                outbox.flush()
+                if not await crew.lead_again(worker):
+                    worker.is_over = True
+                    return
             at = self._next
             if (
                 at == len(self._packets)
                 or not at % _BATCH
                 or outbox.queued > QUEUED_MAX
-                or self._owed > OWED_MAX
+                or crew.owed > OWED_MAX
             ):
                 if not await self._more():
                     worker.is_over = True
@@ -279,11 +225,15 @@ class Session:
                 except StopIteration as done:
                     reply = done.value
                 else:
-                    reply = await self._wait(worker, operation, trap)
+                    parts = None
+                    if worker.claim is None:
+                        parts = self._parts_of(request, worker)
+                    held = self._held(request)
+                    reply = await crew.finish(worker, operation, trap, parts, *held)
             except Exception as exc:
                 self._answer(worker, self._failed(request, exc))
             except BaseException:
-                self._leave(worker)
+                crew.leave(worker)
                 raise
             else:
                 if type(reply) is bytes:
@@ -293,17 +243,24 @@ class Session:
                 if self._journal is not None:
                     self._note(worker, reply)
             if worker.claim is not None:
-                self._leave(worker)
+                crew.leave(worker)
                 if worker.scope.cancel_called:
                     return  # the watcher came too late, but this scope is of no use any more
 
-    def _answer(self, worker: _Worker, status: tuple[int, bytes]) -> None:
+    def _late(self, worker: Worker) -> None:
+        """Answer a request that has been cancelled, for it took too long."""
+        self._answer(worker, status_of(ETIMEDOUT))
+
+    def _flush(self) -> None:
+        self._outbox.flush()
+
+    def _answer(self, worker: Worker, status: tuple[int, bytes]) -> None:
         """Answer a worker's request with a status."""
         self._outbox.put(sftp.status(worker.request.id, *status))
         if self._journal is not None:
             self._journal.done(worker.request, status[0], worker.opened)
 
-    def _note(self, worker: _Worker, reply: bytes | Data) -> None:
+    def _note(self, worker: Worker, reply: bytes | Data) -> None:
         assert self._journal is not None
         code = sftp.FX_OK
         if type(reply) is bytes and reply[4] == FXP_STATUS:
@@ -357,7 +314,7 @@ class Session:
 
     # Waiting.
 
-    def _parts_of(self, request: Any, worker: _Worker) -> Parts | None:
+    def _parts_of(self, request: Any, worker: Worker) -> Parts | None:
         """Return what a request through handles touches, None for one by path."""
         if type(request) is sftp.CopyData:
             source = worker.opened or self._handles.get(request.read_handle)
@@ -373,7 +330,7 @@ class Session:
         opened = worker.opened = worker.opened or self._handles.get(handle)
         return () if opened is None else handle_parts(request, opened)
 
-    def _enter(self, worker: _Worker) -> Claim:
+    def _enter(self, worker: Worker) -> Claim:
         """Claim what a request touches that comes while others are in flight."""
         request = worker.request
         parts = self._parts_of(request, worker)
@@ -384,125 +341,28 @@ class Session:
         path = getattr(request, "path", None) or getattr(request, "linkpath", None)
         return worker.enter(None if path is None else self._view.paths.place(path), None)
 
-    async def _wait_turn(self, worker: _Worker) -> None:
+    async def _wait_turn(self, worker: Worker) -> None:
         """Wait until no earlier request stands in the way."""
-        assert worker.claim is not None
-        self._hold(worker)
+        request = worker.request
         try:
-            await worker.claim.wait()
+            await self._crew.wait_turn(worker, *self._held(request))
         except BaseException:
-            if type(worker.request) is sftp.Close and worker.opened is not None:
-                self._handles.put_back(worker.request.handle, worker.opened)
+            if type(request) is sftp.Close and worker.opened is not None:
+                self._handles.put_back(request.handle, worker.opened)  # it is still open
             raise
 
-    async def _wait(self, worker: _Worker, operation: Coroutine[Any, Any, Any], trap: Any) -> Any:
-        """Go on with an operation that the file server keeps waiting."""
-        if worker.claim is None:
-            worker.start(self._parts_of(worker.request, worker))
-        if not worker.owed:
-            self._hold(worker)
-        worker.started = trio.current_time()
-        if self._timeout is not None and not self._is_watched:
-            self._is_watched = True
-            self._nursery.start_soon(self._watch, self._timeout)
-        try:
-            return await _resume(operation, trap)
-        finally:
-            worker.started = inf
-
-    def _hold(self, worker: _Worker) -> None:
-        """Count what a request that waits keeps in memory, and let another worker lead."""
-        request = worker.request
-        worker.owed = _SMALL
+    def _held(self, request: Any) -> tuple[int, Chunk | None]:
+        """Return what a request that waits keeps in memory: octets, and what its data lie in."""
         if type(request) is sftp.Read:
-            worker.owed += min(request.length, DATA_MAX)
-        elif type(request) is sftp.Write:
-            chunk = worker.chunk = self._intake.chunk
-            if not chunk.users:
-                self._owed += len(chunk.view)
-            chunk.users += 1
-        self._owed += worker.owed
-        self._waiting.add(worker)
-        self._hand_over(worker)
-
-    def _leave(self, worker: _Worker) -> None:
-        """Take a request that has waited out of the traffic, and out of the count of memory."""
-        worker.end()
-        if not worker.owed:
-            return
-        self._waiting.discard(worker)
-        self._owed -= worker.owed
-        worker.owed = 0
-        chunk = worker.chunk
-        if chunk is not None:
-            worker.chunk = None
-            chunk.users -= 1
-            if not chunk.users:
-                self._owed -= len(chunk.view)
-        self._unpark()
-
-    def _hand_over(self, worker: _Worker) -> None:
-        """Let another worker lead."""
-        worker.is_leader = False
-        self._outbox.flush()
-        if self._idle:
-            trio.lowlevel.reschedule(self._idle.pop())
-        elif self._workers < WORKERS_MAX:
-            self._workers += 1
-            self._nursery.start_soon(self._worker)
-        else:
-            self._nobody_leads = True
-
-    async def _lead_again(self, worker: _Worker) -> bool:
-        """Send what is done and wait until this worker is to lead; False: it is not needed."""
-        self._outbox.flush()
-        if self._nobody_leads:
-            self._nobody_leads = False
-        elif len(self._idle) >= _IDLE_MAX:
-            return False
-        else:
-            task = trio.lowlevel.current_task()
-            self._idle.append(task)
-
-            def abort(_: Any) -> Abort:
-                self._idle.remove(task)
-                return Abort.SUCCEEDED
-
-            await trio.lowlevel.wait_task_rescheduled(abort)
-        worker.is_leader = True
-        return True
-
-    async def _watch(self, timeout: float) -> None:
-        """End requests that take too long, for as long as there are any in flight."""
-        while self._waiting:
-            now = trio.current_time()
-            due = inf
-            for worker in self._waiting:
-                if worker.started + timeout > now:
-                    due = min(due, worker.started + timeout)
-                elif not worker.scope.cancel_called:
-                    _log.warning(
-                        "%s: %s took longer than %g s",
-                        self._label,
-                        type(worker.request).__name__,
-                        timeout,
-                    )
-                    worker.scope.cancel()
-            await trio.sleep_until(min(due, now + timeout))
-        self._is_watched = False
-
-    def _copied(self, turn: Turn) -> None:
-        """Hear that COPY-DATA gets on."""
-        assert isinstance(turn, _Worker)
-        if turn.started != inf:
-            turn.started = trio.current_time()
+            return _SMALL + min(request.length, DATA_MAX), None
+        return _SMALL, self._intake.chunk if type(request) is sftp.Write else None
 
     # Taking packets.
 
     @property
     def _is_full(self) -> bool:
         """Whether the session has as much in memory as it may have."""
-        return self._outbox.queued > QUEUED_MAX or self._owed > OWED_MAX
+        return self._outbox.queued > QUEUED_MAX or self._crew.owed > OWED_MAX
 
     async def _more(self) -> bool:
         """Wait until there is a packet to take and room for what it means; False at the end."""
@@ -519,7 +379,7 @@ class Session:
         self._packets = []
         try:
             packets = await self._intake.packets(
-                linger=self._lingers and not (self._waiting or self._outbox.queued)
+                linger=self._lingers and not (self._crew.waiting or self._outbox.queued)
             )
         except RemoteProtocolError as exc:
             return self._breach(str(exc))
