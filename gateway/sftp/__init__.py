@@ -9,7 +9,7 @@
     view        what one session has of an export: who asks, root, start, handles
     paths       walks over cookies that never leave the root
     handles     open files and directories, and their names on the wire
-    names       requests by path; files: requests by handle; extensions: the rest
+    looking, names, listing, files, extensions     the requests; answers: what they give back
     order       which requests may run side by side; turns: what each of them touches
     session     packets in, replies out: back-pressure, the end; crew: the tasks that do it
     intake      memory that is received into; outbox: replies on their way

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import trio
 
 from ...native import sftp_server as sftp
-from .files import DATA_MAX, PACKET_MAX
-from .names import Reply
+from .answers import DATA_MAX, PACKET_MAX, Handler, Reply
 from .status import Refusal
 from .turns import Turn
 from .view import View
@@ -31,8 +30,6 @@ EXTENSIONS: Final = {
 
 _IDS_AT_ONCE: Final = 64
 """Numbers whose names are asked for before others get their turn."""
-
-Handler = Callable[[Turn, Any], Awaitable[Reply]]
 
 
 class SessionRequests:

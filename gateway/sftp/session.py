@@ -10,7 +10,6 @@ going to answer, stop the leader from taking more.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from errno import ETIMEDOUT
 from typing import Any, Final, NamedTuple
 
@@ -20,10 +19,13 @@ from trio.lowlevel import Abort, Task
 from ...native import sftp_server as sftp
 from ...native.errors import RemoteProtocolError, VfsError
 from ...native.sftp_protocol import FXP_STATUS
+from .answers import DATA_MAX, PACKET_MAX, Data, Handler
 from .crew import Crew, Worker
 from .extensions import EXTENSIONS, SessionRequests
-from .files import DATA_MAX, PACKET_MAX, Data, FileRequests
+from .files import FileRequests
 from .intake import Chunk, Intake
+from .listing import ListRequests
+from .looking import LookRequests
 from .names import NameRequests
 from .order import Claim, Parts
 from .outbox import Outbox
@@ -109,11 +111,13 @@ class Session:
         )
         self._intake = Intake(in_fd, PACKET_MAX)
         self._outbox = Outbox(out_fd, self._crew.spawn, self._unpark, self._broken)
-        names = NameRequests(view)
-        self._files = FileRequests(view, names, self._crew.got_on)
-        self._handlers: dict[type[Any], Callable[[Any, Any], Awaitable[bytes | Data]]] = {
-            **names.handlers,
+        looks = LookRequests(view)
+        self._files = FileRequests(view, looks, self._crew.got_on)
+        self._handlers: dict[type[Any], Handler] = {
+            **looks.handlers,
             **self._files.handlers,
+            **ListRequests(view).handlers,
+            **NameRequests(view).handlers,
             **SessionRequests(view).handlers,
         }
         self._packets: list[tuple[int, int, int, int]] = []
