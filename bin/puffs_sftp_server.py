@@ -25,7 +25,8 @@ _DESCRIPTION: Final = """\
 Serve a stack of elements to one SFTP client on standard input and output, as sshd's
 Subsystem and ForceCommand want it, and `sftp -D`. STACK is written as mount_puffs has it,
 without the first 'puffs': 'psshfs', 'p2k|tmpfs', 'p2k|puffs|psshfs'. `special` is what the
-bottom element takes: [user@]host[:path] for psshfs, any text for tmpfs."""
+bottom element takes: [user@]host[:path] for psshfs, any text for tmpfs. The psshfs options
+write_behind and cache_timeout are 0 here unless they are given."""
 
 _EXAMPLES: Final = """\
   Subsystem sftp /usr/bin/puffs_sftp_server -t psshfs files.example.org:/pub   (sshd_config)
