@@ -24,9 +24,6 @@ from .remembered import Remembered
 
 _log = logging.getLogger(__name__)
 
-_LEAVE_SECONDS: Final = 5.0
-"""How long a file server may take to hear that a node is not in use any more."""
-
 _INACT_N1: Final = int(Setback.INACT_N1)
 _NAMES: Final = frozenset(
     {FlushOp.INVAL_NAMECACHE_NODE, FlushOp.INVAL_NAMECACHE_DIR, FlushOp.INVAL_NAMECACHE_ALL}
@@ -115,11 +112,10 @@ class Export:
         if node.opens or not (node.wants_inactive or not self._inactive_on_demand):
             return
         node.wants_inactive = False
-        with trio.move_on_after(_LEAVE_SECONDS, shield=True):
-            try:
-                await self.server.inactive(node.cookie)
-            except VfsError as exc:
-                _log.warning("the file server could not let go of a node: %s", exc)
+        try:
+            await self.server.inactive(node.cookie)
+        except VfsError as exc:
+            _log.warning("the file server could not let go of a node: %s", exc)
 
     def close(self) -> None:
         """Give back all nodes. Sessions have ended."""
