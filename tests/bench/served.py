@@ -1,0 +1,302 @@
+"""Print the SFTP end beside OpenSSH's sftp-server and rclone's, sshd in front of each.
+
+    python tests/bench/served.py                 three rounds, about two minutes
+    python tests/bench/served.py --rounds 9 --direct
+
+One client that costs little (our codec on a blocking socket) makes the same requests of each server
+in turn; files are in memory everywhere. Figures are medians over the rounds. With --direct the
+client holds the server's standard streams, without any SSH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: find the package that it belongs to
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    __package__ = "tests.bench"
+
+from syspuffs.native import sftp
+
+from ..support.mounts import python_command
+from ..support.sshd import Sshd, find_sftp_server
+from .machine import describe
+
+FILES = 300
+MAKE = sftp.FXF_WRITE | sftp.FXF_CREAT | sftp.FXF_TRUNC
+
+
+class Client:
+    """A blocking SFTP client on a socket."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                argv, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL
+            )
+        self._buffer = memoryview(bytearray(4 << 20))
+        self._start = self._end = 0
+        self._replies: deque[tuple[int, int, int, int]] = deque()
+        self._number = 0
+        self._socket.sendall(sftp.init())
+        self._reply()
+
+    def close(self) -> None:
+        self._socket.close()
+        self._process.wait(timeout=20)
+
+    def _reply(self) -> tuple[int, int, int, int]:
+        buffer = self._buffer
+        while not self._replies:
+            if self._start == self._end:
+                self._start = self._end = 0
+            elif len(buffer) - self._end < 1 << 19:
+                rest = bytes(buffer[self._start : self._end])
+                buffer[: len(rest)] = rest
+                self._start, self._end = 0, len(rest)
+            count = self._socket.recv_into(buffer[self._end :])
+            if not count:
+                raise EOFError("the server ended")
+            self._end += count
+            self._start, found = sftp.scan(buffer, self._start, self._end, 1 << 20)
+            self._replies.extend(found)
+        return self._replies.popleft()
+
+    def ask(self, packet: bytes, payload: bytes = b"") -> tuple[int, memoryview]:
+        """Make one request and return type and body of its answer."""
+        self._socket.sendall(packet + payload)
+        kind, _, start, end = self._reply()
+        return kind, self._buffer[start:end]
+
+    def done(self, packet: bytes, payload: bytes = b"") -> memoryview:
+        """The same; an error ends the bench."""
+        kind, body = self.ask(packet, payload)
+        if kind == sftp.FXP_STATUS:
+            code, text = sftp.decode_status(body)
+            if code != sftp.FX_OK:
+                raise RuntimeError(f"status {code}: {text!r}")
+        return body
+
+    def pipeline(self, packets: Sequence[tuple[bytes, bytes]], depth: int) -> None:
+        """Make many requests with `depth` of them in flight."""
+        sent = answered = 0
+        while answered < len(packets):
+            batch = packets[sent : answered + depth]
+            sent += len(batch)
+            if sum(len(head) + len(data) for head, data in batch) < 1 << 16:
+                self._socket.sendall(b"".join([part for packet in batch for part in packet]))
+            else:
+                for head, data in batch:
+                    self._socket.sendall(head)
+                    if data:
+                        self._socket.sendall(data)
+            self._reply()
+            answered += 1 + len(self._replies)
+            self._replies.clear()
+
+
+Row = Callable[[Client, bytes], float]
+
+
+def _rate(count: float, work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - start)
+
+
+def _names(base: bytes) -> list[bytes]:
+    return [b"%b/a/b/f%d" % (base, number) for number in range(FILES)]
+
+
+def create(client: Client, base: bytes) -> float:
+    """Small files made, one after the other: files/s."""
+    for path in (base, base + b"/a", base + b"/a/b"):
+        client.done(sftp.mkdir(1, path))
+
+    def work() -> None:
+        for name in _names(base):
+            handle = sftp.decode_handle(client.done(sftp.open_(1, name, MAKE)))
+            client.done(sftp.write(2, handle, 0, 2000), bytes(2000))
+            client.done(sftp.close(3, handle))
+
+    return _rate(FILES, work)
+
+
+def read_small(client: Client, base: bytes) -> float:
+    """The same read: files/s."""
+
+    def work() -> None:
+        for name in _names(base):
+            handle = sftp.decode_handle(client.done(sftp.open_(1, name, sftp.FXF_READ)))
+            client.done(sftp.fstat(2, handle))
+            client.done(sftp.read(3, handle, 0, 32768))
+            client.done(sftp.close(4, handle))
+
+    return _rate(FILES, work)
+
+
+def lstat(client: Client, base: bytes) -> float:
+    """One request at a time: requests/s."""
+    names = _names(base)
+
+    def work() -> None:
+        for number in range(2000):
+            client.done(sftp.lstat(1, names[number % FILES]))
+
+    return _rate(2000, work)
+
+
+def lstats(client: Client, base: bytes) -> float:
+    """64 in flight: requests/s."""
+    names = _names(base)
+    packets = [(sftp.lstat(number, names[number % FILES]), b"") for number in range(10_000)]
+    return _rate(len(packets), lambda: client.pipeline(packets, 64))
+
+
+def listing(client: Client, base: bytes) -> float:
+    """Directories listed: entries/s."""
+
+    def work() -> None:
+        for _ in range(5):
+            handle = sftp.decode_handle(client.done(sftp.opendir(1, base + b"/a/b")))
+            while client.ask(sftp.readdir(2, handle))[0] == sftp.FXP_NAME:
+                pass
+            client.done(sftp.close(3, handle))
+
+    return _rate(5 * (FILES + 2), work)
+
+
+def _bulk(size: int, depth: int, total: int) -> tuple[Row, Row]:
+    def write(client: Client, base: bytes) -> float:
+        handle = sftp.decode_handle(client.done(sftp.open_(1, base + b"/big", MAKE)))
+        data = bytes(size)
+        offsets = range(0, total, size)
+        packets = [(sftp.write(n, handle, at, size), data) for n, at in enumerate(offsets)]
+        rate = _rate(total / 1e6, lambda: client.pipeline(packets, depth))
+        client.done(sftp.close(1, handle))
+        return rate
+
+    def read(client: Client, base: bytes) -> float:
+        handle = sftp.decode_handle(client.done(sftp.open_(1, base + b"/big", sftp.FXF_READ)))
+        offsets = range(0, total, size)
+        packets = [(sftp.read(n, handle, at, size), b"") for n, at in enumerate(offsets)]
+        rate = _rate(total / 1e6, lambda: client.pipeline(packets, depth))
+        client.done(sftp.close(1, handle))
+        return rate
+
+    return write, read
+
+
+_WRITE_32K, _READ_32K = _bulk(32768, 64, 64 << 20)
+_WRITE_255K, _READ_255K = _bulk(261_120, 16, 128 << 20)
+
+ROWS: dict[str, Row] = {
+    "small files made, files/s": create,
+    "small files read, files/s": read_small,
+    "LSTAT one at a time, /s": lstat,
+    "LSTAT 64 in flight, /s": lstats,
+    "listing, entries/s": listing,
+    "write 32 KiB x 64, MB/s": _WRITE_32K,
+    "read 32 KiB x 64, MB/s": _READ_32K,
+    "write 255 KiB x 16, MB/s": _WRITE_255K,
+    "read 255 KiB x 16, MB/s": _READ_255K,
+}
+"""What is measured, in this order: later rows use what earlier ones made."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that is measured: its command, and where in its tree the files go."""
+
+    name: str
+    argv: tuple[str, ...]
+    base: bytes
+
+    @property
+    def subsystem(self) -> str:
+        """The command for sshd_config, which takes one pair of quotes away."""
+        return " ".join(f"\"'{word}'\"" if "|" in word else word for word in self.argv)
+
+
+@contextmanager
+def servers() -> Iterator[list[Server]]:
+    """Give the servers; those with files on the host have them in memory."""
+    memory = tempfile.mkdtemp(dir="/dev/shm")
+    ours = (*python_command("puffs_sftp_server"), "-t", "p2k|tmpfs", "none")
+    found = [
+        Server("OpenSSH", (find_sftp_server(),), os.fsencode(f"{memory}/r")),
+        Server("ours", ours, b"/r"),
+    ]
+    if shutil.which("rclone"):
+        rclone = ("rclone", "--config=/dev/null", "--vfs-cache-mode=writes", "serve", "sftp")
+        found.append(Server("rclone", (*rclone, "--stdio", memory), b"/r"))
+    try:
+        yield found
+    finally:
+        shutil.rmtree(memory)
+
+
+def measure(rounds: int, *, direct: bool) -> dict[tuple[str, str], list[float]]:
+    """Return the figures by row and server."""
+    figures: dict[tuple[str, str], list[float]] = {}
+    with servers() as found, ExitStack() as stack:
+        argv: dict[str, Sequence[str]] = {}
+        for server in found:
+            argv[server.name] = server.argv
+            if not direct:
+                place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                sshd = stack.enter_context(Sshd(place, subsystem=server.subsystem))
+                options = [word for option in sshd.options for word in ("-o", option)]
+                argv[server.name] = ["ssh", "-F", "none", *options, "-s", sshd.host, "sftp"]
+        for _ in range(rounds):
+            for server in found:
+                client = Client(argv[server.name])
+                try:
+                    for name, row in ROWS.items():
+                        with contextlib.suppress(RuntimeError):
+                            rate = row(client, server.base)
+                            figures.setdefault((name, server.name), []).append(rate)
+                finally:
+                    client.close()
+                    if server.name != "ours":
+                        shutil.rmtree(Path(os.fsdecode(found[0].base)), ignore_errors=True)
+    return figures
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure and print; return the exit status."""
+    parser = argparse.ArgumentParser(prog="served.py", description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how many rounds (3)")
+    parser.add_argument("--direct", action="store_true", help="without SSH")
+    args = parser.parse_args(argv)
+    for title, text in describe():
+        print(f"{title:9}{text}")
+    figures = measure(args.rounds, direct=args.direct)
+    names = list(dict.fromkeys(server for _, server in figures))
+    print(f"\n{'':28}" + "".join(f"{name:>12}" for name in names) + "   ours/OpenSSH")
+    for row in ROWS:
+        medians = {
+            name: statistics.median(figures[row, name]) for name in names if (row, name) in figures
+        }
+        cells = "".join(f"{medians[name]:12.0f}" if name in medians else " " * 12 for name in names)
+        print(f"{row:28}{cells}   {medians['ours'] / medians['OpenSSH']:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
