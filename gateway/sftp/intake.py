@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Sequence
 from errno import EPERM
 from time import monotonic_ns
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
@@ -24,8 +25,11 @@ _MOMENT: Final = 1
 """How long to linger, ms: the least that poll(2) knows."""
 _QUICK: Final = 1_000_000
 """A client that sends its next request in less than this, ns, is worth lingering for."""
-_LINGERS: Final = 32
-"""How often to linger before the scheduler is asked again."""
+_UNYIELDED_MAX: Final = 32
+"""How often to receive before the scheduler is asked again: others may wait."""
+
+Packets: TypeAlias = Sequence[tuple[int, int, int, int]]
+"""Packets in a chunk: type, id, start and end of the body of each."""
 
 
 class Chunk:
@@ -51,63 +55,87 @@ class Intake:
         self._wants_large = False
         self._is_large = False
         self._poll: select.poll | None = None
-        self._lingered = _LINGERS
-        """How often it was lingered since the scheduler was last asked."""
+        self._is_quick = False
+        """Whether the client sends its next request in a moment."""
+        self._unyielded = 0
+        """How often something was received since the scheduler was last asked."""
+        self._is_at_end = False
         self.chunk = Chunk(SMALL)
         """Where the packets that were returned last lie."""
         self.received = 0
         """Octets since the beginning."""
 
-    async def packets(self, *, linger: bool = False) -> list[tuple[int, int, int, int]] | None:
+    def take(self, *, linger: bool) -> Packets:
+        """Return packets that can be had without the scheduler; none: await `packets`.
+
+        Where much came at once there may be more by now. With `linger` nobody else in the process
+        has anything to do: where the client has been quick to send its next request, that one is
+        waited for a moment in the kernel, for the way round the scheduler takes longer than most
+        requests. Others get their turn now and then all the same. Errors: as `packets`.
+        """
+        if self._unyielded >= _UNYIELDED_MAX:
+            return ()
+        if not self._is_eager and not (linger and self._linger()):
+            return ()
+        self._unyielded += 1
+        return self._receive()
+
+    async def packets(self) -> Packets:
         """Wait for packets and return (type, id, start and end of the body in `chunk`) of each.
 
-        They are good until the next call; None is the end of the stream. With `linger` nobody else
-        in the process has anything to do: where the client has been quick to send its next
-        request, that one is waited for a moment in the kernel, without the scheduler, whose way
-        round takes longer than most requests. Errors: OSError; RemoteProtocolError for a length
-        that no packet has.
+        They are good until the next call. None are the end of the stream. Errors: OSError;
+        RemoteProtocolError for a length that no packet has.
         """
         while True:
-            if not self._is_eager:
+            if self._is_eager:
+                await trio.lowlevel.checkpoint()
+            else:
                 if self._is_large:
                     self._make_small()
-                if not (linger and self._linger()):
-                    since = monotonic_ns()
-                    await self._readable()
-                    self._lingered = 0 if monotonic_ns() - since < _QUICK else _LINGERS
-            if self._start == self._end and not self._wants_large and not self.chunk.users:
-                self._start = self._end = 0  # the usual case of `_make_room`
-            else:
-                self._make_room()
-            chunk = self.chunk
-            try:
-                count = os.readv(self._fd, [chunk.view[self._end :]])
-            except BlockingIOError:
-                self._is_eager = False
-                continue
-            if not count:
-                return None
-            self.received += count
-            self._end += count
-            self._wants_large = self._end == len(chunk.view)
-            self._start, packets = sftp.scan(chunk.view, self._start, self._end, self._packet_max)
-            # Where much came at once there may be more by now; who sends one request waits for it.
-            self._is_eager = len(packets) > 1 or self._wants_large
-            if packets:
-                return packets
+                since = monotonic_ns()
+                await self._readable()
+                self._is_quick = monotonic_ns() - since < _QUICK
+            self._unyielded = 0
+            found = self._receive()
+            if found or self._is_at_end:
+                return found
+
+    def _receive(self) -> Packets:
+        """Receive once; return the packets that are whole now."""
+        chunk, end = self.chunk, self._end
+        if self._start == end and not self._wants_large and not chunk.users:
+            self._start = self._end = end = 0  # the usual case of `_make_room`
+        else:
+            self._make_room()
+            chunk, end = self.chunk, self._end
+        view = chunk.view
+        try:
+            count = os.readv(self._fd, (view[end:] if end else view,))
+        except BlockingIOError:
+            self._is_eager = False
+            return ()
+        if not count:
+            self._is_at_end = True
+            self._is_eager = False
+            return ()
+        self.received += count
+        self._end = end = end + count
+        self._wants_large = end == len(view)
+        self._start, found = sftp.scan(view, self._start, end, self._packet_max)
+        # Who sends one request waits for its answer.
+        self._is_eager = len(found) > 1 or self._wants_large
+        return found
 
     def _linger(self) -> bool:
-        """Wait for a moment; return whether something is there. Others get their turn between."""
-        if self._lingered >= _LINGERS:
+        """Wait for a moment; return whether something is there."""
+        if not self._is_quick:
             return False
-        self._lingered += 1
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(self._fd, select.POLLIN)
-        if self._poll.poll(_MOMENT):
-            return True
-        self._lingered = _LINGERS
-        return False
+        if not self._poll.poll(_MOMENT):
+            self._is_quick = False
+        return self._is_quick
 
     async def _readable(self) -> None:
         try:

@@ -77,9 +77,9 @@ class Outbox:
     def _drain(self) -> None:
         queue = self._queue
         while queue:
-            pieces = list(queue) if len(queue) <= _IOVEC_MAX else list(islice(queue, _IOVEC_MAX))
+            pieces = queue if len(queue) <= _IOVEC_MAX else islice(queue, _IOVEC_MAX)
             try:
-                taken = os.writev(self._fd, pieces)
+                taken = os.writev(self._fd, tuple(pieces))
             except BlockingIOError:
                 return
             except OSError as exc:

@@ -23,7 +23,7 @@ from .answers import DATA_MAX, PACKET_MAX, Data, Handler
 from .crew import Crew, Worker
 from .extensions import EXTENSIONS, SessionRequests
 from .files import FileRequests
-from .intake import Chunk, Intake
+from .intake import Chunk, Intake, Packets
 from .listing import ListRequests
 from .looking import LookRequests
 from .names import NameRequests
@@ -120,9 +120,10 @@ class Session:
             **NameRequests(view).handlers,
             **SessionRequests(view).handlers,
         }
-        self._packets: list[tuple[int, int, int, int]] = []
+        self._packets: Packets = ()
         self._next = 0
         self._is_greeted = False
+        self._trouble: Exception | None = None
         self._parked: Task | None = None
         self._requests = 0
         self.failures = 0
@@ -196,16 +197,13 @@ class Session:
                     worker.is_over = True
                     return
             at = self._next
-            if (
-                at == len(self._packets)
-                or not at % _BATCH
-                or outbox.queued > QUEUED_MAX
-                or crew.owed > OWED_MAX
-            ):
-                if not await self._more():
+            if at == len(self._packets):
+                if not self._take() and not await self._more():
                     worker.is_over = True
                     return
-                at = self._next
+                at = 0
+            elif not at % _BATCH or outbox.queued > QUEUED_MAX or crew.owed > OWED_MAX:
+                await self._pause()
             type_, id, start, end = self._packets[at]
             self._next = at + 1
             self._requests += 1
@@ -368,33 +366,50 @@ class Session:
         """Whether the session has as much in memory as it may have."""
         return self._outbox.queued > QUEUED_MAX or self._crew.owed > OWED_MAX
 
-    async def _more(self) -> bool:
-        """Wait until there is a packet to take and room for what it means; False at the end."""
+    def _take(self) -> bool:
+        """Send what is done, and take packets that can be had at once; return whether there were
+        any."""
+        outbox = self._outbox
+        outbox.flush()
         if self._is_full:
-            self._outbox.flush()
-            while self._is_full:
-                await self._park()
-        if self._next < len(self._packets):
-            if self._next:
-                self._outbox.flush()
-                await trio.lowlevel.checkpoint()
-            return True
-        self._outbox.flush()
-        self._packets = []
+            return False
+        linger = self._lingers and not (self._crew.waiting or outbox.queued)
         try:
-            packets = await self._intake.packets(
-                linger=self._lingers and not (self._crew.waiting or self._outbox.queued)
-            )
+            found = self._intake.take(linger=linger)
+        except (RemoteProtocolError, OSError) as exc:
+            self._trouble = exc  # `_more` deals with it
+            return False
+        if not found:
+            return False
+        self._packets, self._next = found, 0
+        return True
+
+    async def _more(self) -> bool:
+        """Wait until there are packets to take, and room for what they mean; False at the end."""
+        self._packets, self._next = (), 0
+        while self._is_full:
+            await self._park()
+        try:
+            if self._trouble is not None:
+                raise self._trouble
+            found = await self._intake.packets()
         except RemoteProtocolError as exc:
             return self._breach(str(exc))
         except OSError as exc:
             self._broken(f"receiving from the client: {exc.strerror}")
             return False
-        if packets is None:
+        if not found:
             await self._finish()
             return False
-        self._packets, self._next = packets, 0
+        self._packets = found
         return True
+
+    async def _pause(self) -> None:
+        """In the midst of packets: let others have their turn, and wait until there is room."""
+        self._outbox.flush()
+        while self._is_full:
+            await self._park()
+        await trio.lowlevel.checkpoint()
 
     async def _park(self) -> None:
         """Wait until something has left the session."""
