@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from syspuffs.gateway.sftp import Session
+from syspuffs.gateway.sftp.answers import PACKET_MAX
+from syspuffs.gateway.sftp.intake import Intake
 from syspuffs.gateway.sftp.session import OWED_MAX, QUEUED_MAX
 from syspuffs.native import sftp
 
@@ -175,3 +179,25 @@ async def test_workers_are_few_again_after_a_crowd(tree: Served) -> None:
         await wire.replies(100)
         assert session.statistics().workers <= 10
         await wire.stream.aclose()
+
+
+async def test_a_client_that_always_has_something_yields_to_others() -> None:
+    ours, theirs = os.pipe2(os.O_NONBLOCK)
+    try:
+        intake = Intake(ours, PACKET_MAX)
+        request = sftp.lstat(1, b"/") * 2
+        for _ in range(3):
+            os.write(theirs, request)
+            with assert_checkpoints():
+                assert len(await intake.packets()) == 2
+            turns = 0
+            os.write(theirs, request)
+            while intake.take(linger=False):
+                turns += 1
+                os.write(theirs, request)
+            assert 0 < turns < 100
+            with assert_checkpoints():
+                assert await intake.packets()
+    finally:
+        os.close(ours)
+        os.close(theirs)
