@@ -19,7 +19,7 @@ from ...native.constants import (
     Vtype,
 )
 from ...native.errors import VfsError
-from ...native.records import Buffer, Cred, Vattr
+from ...native.records import Buffer, Cred, Flock, Vattr
 from ..cred import (
     check_access,
     check_chown,
@@ -30,6 +30,8 @@ from ..cred import (
     mode_after_chown,
     mode_after_write,
 )
+from ..lockf import lf_advlock
+from ..uvm import ubc_read, ubc_write, uvm_vnp_setsize
 from ..vnode import Vnode
 from .node import Node, RegularFile, SymbolicLink
 from .vfsops import VfsOps
@@ -159,7 +161,7 @@ class FileOps(VfsOps):
             check_owner(cred, node.uid)
         now = time_ns()
         if va.size is not None:
-            self._resize(vp, va.size)
+            await self._resize(vp, va.size)
             node.mtime = now
         node.mode = mode
         node.gid = gid
@@ -185,13 +187,12 @@ class FileOps(VfsOps):
         if not (node.writers and is_owner(cred, node.uid)):
             raise VfsError(EACCES)
 
-    def _resize(self, vp: Vnode, size: int) -> None:
+    async def _resize(self, vp: Vnode, size: int) -> None:
         node = regular(vp)
-        if size < node.length:
-            before = node.store.allocated
-            node.store.truncate(size)
-            self._used += node.store.allocated - before
-        node.length = vp.size = size
+        before = node.uobj.allocated
+        await uvm_vnp_setsize(vp, size)
+        self._used += node.uobj.allocated - before
+        node.length = size
 
     async def read(self, vp: Vnode, offset: int, resid: int, ioflag: int, cred: Cred) -> Buffer:
         """Return octets, zeros for holes."""
@@ -199,8 +200,7 @@ class FileOps(VfsOps):
         if offset < 0 or resid < 0:
             raise VfsError(EINVAL)
         self._accessed(node)
-        length = min(resid, node.length - offset)
-        return node.store.read(offset, length) if length > 0 else b""
+        return await ubc_read(vp, offset, resid)
 
     async def write(self, vp: Vnode, offset: int, data: Buffer, ioflag: int, cred: Cred) -> None:
         """Store all of `data`, or nothing. Errors: EINVAL, EISDIR, EFBIG, ENOSPC."""
@@ -215,12 +215,17 @@ class FileOps(VfsOps):
         end = offset + length
         if end > SIZE_MAX:
             raise VfsError(EFBIG)
-        self._take(node.store.growth(offset, length))
-        node.store.write(offset, data)
-        if end > node.length:
-            node.length = vp.size = end
+        self._take(node.uobj.growth(offset, length))
+        await ubc_write(vp, offset, data)
+        node.length = vp.size
         node.mtime = node.ctime = time_ns()
         node.mode = mode_after_write(cred, Vtype.VREG, node.mode)
+
+    async def getpages(self, vp: Vnode, offset: int, length: int, flags: int) -> None:
+        """Do nothing: the pages are there."""
+
+    async def putpages(self, vp: Vnode, offlo: int, offhi: int, flags: int) -> None:
+        """Do nothing: the pages are the storage, and there is no other."""
 
     def _take(self, octets: int) -> None:
         """Count `octets` more as used. Errors: ENOSPC."""
@@ -243,6 +248,10 @@ class FileOps(VfsOps):
         except KeyError:
             raise VfsError(EINVAL) from None
 
+    async def advlock(self, vp: Vnode, owner: int, op: int, flock: Flock, flags: int) -> Flock:
+        """Lock a range; the kernel keeps the locks."""
+        return await lf_advlock(vp, owner, op, flock, flags)
+
     async def fallocate(self, vp: Vnode, offset: int, length: int) -> None:
         """Take space, and extend the file if it ends before. Errors: EINVAL, EFBIG, ENOSPC."""
         node = regular(vp)
@@ -251,8 +260,8 @@ class FileOps(VfsOps):
         end = offset + length
         if end > SIZE_MAX:
             raise VfsError(EFBIG)
-        self._take(node.store.growth(offset, length))
-        node.store.reserve(offset, length)
+        self._take(node.uobj.growth(offset, length))
+        node.uobj.reserve(offset, length)
         node.ctime = time_ns()
         if end > node.length:
             node.length = vp.size = end
@@ -263,7 +272,7 @@ class FileOps(VfsOps):
         node = regular(vp)
         if offset < 0 or length <= 0:
             raise VfsError(EINVAL)
-        before = node.store.allocated
-        node.store.discard(offset, length)
-        self._used += node.store.allocated - before
+        before = node.uobj.allocated
+        node.uobj.discard(offset, length)
+        self._used += node.uobj.allocated - before
         node.mtime = node.ctime = time_ns()
