@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from .mounting import Attach, Attachment, MountCommand
 from .options import HOST_GROUP, Settings, host_options, parse_words
@@ -42,7 +43,10 @@ def stack_command(
     @asynccontextmanager
     async def attach() -> AsyncIterator[Attachment]:
         async with built(elements, ground) as stack:
-            yield Attachment(stack.server, place, options, words, forget=stack.forget)
+            told, given = options, words
+            if stack.is_rdonly and not options.readonly:
+                told, given = replace(options, readonly=True), [*words, "ro"]
+            yield Attachment(stack.server, place, told, given, forget=stack.forget)
 
     return mount_command(
         program, attach, host, mountpoint=place, foreground=foreground, verbose=verbose
