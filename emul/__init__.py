@@ -9,7 +9,7 @@ to wait must not yield. The rooms, by who may enter (import contracts hold the w
                             namecache  names that it has found
                             cred, unixnode, lockf   permissions, Unix nodes, advisory locks
                             uvm        pages of files, ubc_read and ubc_write
-                            bio, specfs             buffers of metadata, its device
+                            bio, specfs, vnops      buffers of metadata; its device, and asking it
                             sched      threads, locks, timers
     a client imports        kernel     Kernel: mount, unmount, and all that is one of a kernel
                             vfs, mount (Client), vnode, lock, vnops     operations and their locks

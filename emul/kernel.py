@@ -37,7 +37,8 @@ UNMOUNT_GRACE: Final = 5.0
 """How long a forced unmount takes for each of its steps: writing, the file system's own end, and
 waiting for holders of vnodes, seconds."""
 EXIT_GRACE: Final = 60.0
-"""How long a kernel that ends tries to unmount without force, for each mount, seconds."""
+"""How long a kernel that ends tries to unmount without force, for each mount that has something
+to be written, seconds. The others get UNMOUNT_GRACE."""
 _SYNC_ROUNDS: Final = 4
 _VRELE_THREADS: Final = 4
 _VRELE_BATCH: Final = 64
@@ -82,8 +83,8 @@ class Kernel:
     clients start; what fails there ends the kernel.
 
     Leaving the context unmounts what is still mounted, youngest first, and cancels the tasks. That
-    is a proper unmount if it succeeds within EXIT_GRACE, and else one by force. (By an exception,
-    cancellation included, mounts that have nothing to be written are forced at once.)
+    is a proper unmount if it succeeds in time (EXIT_GRACE), and else one by force. (After an
+    exception, cancellation included, mounts that have nothing to be written are forced at once.)
 
     With `debug`, or SYSPUFFS_DEBUG=1 in the environment, every vnode operation is checked against
     the rules (vopcheck) and every lock against the order of locks (sched.lockdebug), and what is
@@ -165,8 +166,9 @@ class Kernel:
             return
         if mount not in self._mounts:
             return
-        if in_peace or mount.is_dirty:
-            with trio.move_on_after(EXIT_GRACE, shield=True):
+        is_dirty = mount.is_dirty
+        if in_peace or is_dirty:
+            with trio.move_on_after(EXIT_GRACE if is_dirty else UNMOUNT_GRACE, shield=True):
                 try:
                     await self.unmount(mount)
                     return
@@ -208,7 +210,7 @@ class Kernel:
         """
         if covered is not None:
             self._cover(covered)
-        mount = Mount(self, fs, rdonly=rdonly, covered=covered)
+        mount = Mount(self, fs, rdonly=rdonly)
         fs.mount = mount
         try:
             await fs.start()
@@ -227,6 +229,7 @@ class Kernel:
         if covered is not None:
             self._covering.remove(covered)
             covered.mountedhere = mount
+            mount.covered = covered
         self._mounts.append(mount)
         return mount
 
@@ -289,10 +292,9 @@ class Kernel:
     async def _quiesce(self, mount: Mount) -> None:
         """Write all of `mount`, until nothing is dirty and nobody has used it meanwhile."""
         for _ in range(_SYNC_ROUNDS):
-            while mount.holds:
-                await self._wait_unheld(mount)
+            await self._wait_unheld(mount)
             if mount.is_busy:
-                raise VfsError(EBUSY)
+                raise VfsError(EBUSY, f"in use: {', '.join(map(str, mount.users()))}")
             await vfs_sync(mount, MNT_WAIT)
             if not mount.holds and not mount.is_busy and all(map(is_clean, mount)):
                 return
@@ -330,6 +332,9 @@ class Kernel:
                 _log.debug("%r: no veto with MNT_FORCE: %s", mount, exc)
         if any(lost):
             _log.warning("%r was unmounted by force and has lost %s", mount, lost)
+        if self.debug is not None:
+            for vp in mount.users():
+                _log.info("%r was unmounted by force under who uses %s", mount, vp)
         await self._clean(mount)
 
     async def _clean(self, mount: Mount) -> None:

@@ -14,6 +14,7 @@ from ..native.constants import FlushOp
 from ..native.errors import VfsError
 from .dead import REVOKED
 from .lock import VnodeLock
+from .sched.lockdebug import DebugVnodeLock
 from .vnode import Vnode, is_clean, reclaim, vrecycle
 from .vopcheck import DebugVnode, vopcheck
 
@@ -62,23 +63,25 @@ class Mount:
     `fsid`. `is_alive` is False when the file system has been unmounted.
     """
 
-    def __init__(
-        self, kernel: Kernel, fs: FileSystem, *, rdonly: bool, covered: Vnode | None = None
-    ) -> None:
+    def __init__(self, kernel: Kernel, fs: FileSystem, *, rdonly: bool) -> None:
         self.kernel = kernel
         self.fs = fs
         self._make: type[Vnode] = Vnode
         if kernel.debug is not None:
             self.fs = vopcheck(fs, kernel.debug.locks)
             self._make = DebugVnode
-        self.covered = covered
+        self.covered: Vnode | None = None
         self.is_rdonly = rdonly
         self.is_alive = True
         self.is_unmounting = False
         """An unmount is under way that may still be vetoed."""
         self.serial = next(_serials)
         self.free_list = kernel.free_list
-        self.renamelock = VnodeLock()
+        self.renamelock = (
+            VnodeLock()
+            if kernel.debug is None
+            else DebugVnodeLock(kernel.debug.locks, "rename lock", has_instances=False)
+        )
         """Held by who renames, before the vnodes' locks: the tree cannot turn under him."""
         self.holds = 0
         """References of the kernel's own (`vhold`, `Kernel.vrele_async`)."""
@@ -185,13 +188,15 @@ class Mount:
         """Take `vp` from the table (for `vnode.reclaim`)."""
         del self._vnodes[vp.key]
 
+    def users(self) -> list[Vnode]:
+        """Return the vnodes that somebody uses; the root's reference of ours does not count."""
+        root = self._root
+        return [vp for vp in self._vnodes.values() if vp.usecount > (vp is root)]
+
     @property
     def is_busy(self) -> bool:
-        """Whether somebody uses a vnode, or is about to; the root's reference of ours aside."""
-        root = self._root
-        return bool(self._loading) or any(
-            vp.usecount > (vp is root) for vp in self._vnodes.values() if vp.usecount
-        )
+        """Whether somebody uses a vnode, or is about to."""
+        return bool(self._loading or self.users())
 
     @property
     def is_dirty(self) -> bool:

@@ -152,9 +152,9 @@ async def vfs_sync(mount: Mount, waitfor: int, cred: Cred = FSCRED) -> None:
     """Write everything that belongs to `mount`, and wait for it with MNT_WAIT.
 
     First the vnodes, all begun before one is waited for; then `fs.sync` for what belongs to the
-    file system as a whole, to which the vnodes have been added. Without MNT_WAIT a vnode that is
-    locked is left out. Nothing that belongs to another mount is written or waited for. What is
-    made dirty after the beginning may be left.
+    file system as a whole, to which the vnodes have been added. A vnode that is locked comes last,
+    or without MNT_WAIT not at all. Nothing that belongs to another mount is written or waited for.
+    What is made dirty after the beginning may be left.
 
     Errors: the first one met; the rest is done all the same.
     """
@@ -165,11 +165,11 @@ async def vfs_sync(mount: Mount, waitfor: int, cred: Cred = FSCRED) -> None:
         vhold(vp)
     try:
         for flags in (FSYNC_VFS, FSYNC_VFS | FSYNC_WAIT) if wait else (FSYNC_VFS,):
-            for vp in vps:
-                if wait:
+            for vp in sorted(vps, key=_is_locked):
+                if not vp.lock.try_shared():
+                    if not flags & FSYNC_WAIT:
+                        continue
                     await vp.lock.shared()
-                elif not vp.lock.try_shared():
-                    continue
                 try:
                     if not vp.is_dead:
                         await vp.fs.fsync(vp, flags, 0, 0, cred)
@@ -188,6 +188,10 @@ async def vfs_sync(mount: Mount, waitfor: int, cred: Cred = FSCRED) -> None:
         error = error or exc
     if error is not None:
         raise error
+
+
+def _is_locked(vp: Vnode) -> bool:
+    return vp.lock.is_locked
 
 
 async def sync_all(kernel: Kernel, waitfor: int = MNT_WAIT) -> None:

@@ -114,16 +114,17 @@ def check_open(node: UnixNode, mode: int, cred: Cred) -> None:
 
 
 class Change(NamedTuple):
-    """What is left to do of a setattr that may be done."""
+    """What a setattr that may be done makes of mode, owner and group."""
 
-    va: Vattr
     mode: int
     uid: int
     gid: int
 
 
 def check_setattr(node: UnixNode, va: Vattr, cred: Cred) -> Change:
-    """Return what a setattr comes to. A mode beside an owner or a size is the last word.
+    """Return what a setattr comes to.
+
+    A mode beside an owner or a size is the last word.
 
     Nothing is said of a size: whether there can be one, how large it may be, and who may change it
     (`check_resize`) the file system asks afterwards.
@@ -160,7 +161,7 @@ def check_setattr(node: UnixNode, va: Vattr, cred: Cred) -> Change:
         mode = mode_after_chmod(cred, node.uid, gid, va.mode & 0o7777)
     if not va.atime is va.mtime is va.ctime is va.birthtime is None:
         check_owner(cred, node.uid)
-    return Change(va, mode, node.uid if va.uid is None else va.uid, gid)
+    return Change(mode, node.uid if va.uid is None else va.uid, gid)
 
 
 def check_resize(node: OpenNode, cred: Cred) -> None:
@@ -212,7 +213,7 @@ def check_removal(dir: UnixNode, node: UnixNode, cn: Componentname, *, is_there:
     check_sticky(cn.cred, dir.mode, dir.uid, node.uid)
 
 
-def check_link(dir: UnixNode, node: UnixNode, link_max: int) -> None:
+def check_link(node: UnixNode, link_max: int) -> None:
     """Return if `node` may get one more name. Errors, first match wins: EPERM, ENOENT, EMLINK."""
     if node.vtype == Vtype.VDIR:
         raise VfsError(EPERM)

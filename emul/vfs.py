@@ -517,6 +517,9 @@ class FileSystem(ABC):
         and what it knows better than its buffers is written into them here, or marked
         (`vp.is_modified`). It may be found again while this runs, and hears `inactive` again then.
 
+        With other references (`vp.usecount` above one) only the answer counts, and nothing is
+        freed: p2k asks so for a host that has closed a file and may come back.
+
         Entry: `vp` exclusive. Cannot fail; cancelled, it counts as a no.
         """
 

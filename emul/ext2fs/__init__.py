@@ -14,12 +14,13 @@ In memory:
     volume      Volume: the device, super block, groups; errors found at run time
     node        Node: an inode in memory; Inodedep, what of it is not on the device
     alloc       Allocator: blocks and inodes
-    deps        Order: in which order changes reach the device, and the commits; read it first
-    bmap        Bmap: where the blocks of a file are; taking and freeing them
-    dirhash, directory      directories
+    deps        in which order changes may reach the device, and what waits; read it first
+    commit      Order: writing it in that order
+    bmap, balloc, blocks    Blocks: where the blocks of a file are; taking them; giving them back
+    dirhash, directory      Directories
     writeback   the kernel thread that writes what nobody waits for
 
-    inodeops, vfsops, fileops, nameops      the operations; the last one has Ext2Fs
+    inodeops, vfsops, fileops, renameops, nameops   the operations; the last one has Ext2Fs
 """
 
 from __future__ import annotations

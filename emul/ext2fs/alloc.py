@@ -115,7 +115,7 @@ class Allocator:
         groups = self._groups
         is_there = self._sb.first_data_block <= goal < self._sb.blocks_count
         origin = groups.of_block(goal).number if is_there else 0
-        failure = VfsError(ENOSPC, "less is free than the groups say")
+        failure: VfsError | None = None
         for step in range(len(groups)):
             group = groups[(origin + step) % len(groups)]
             if not group.free_blocks or group.number in self._broken:
@@ -137,7 +137,7 @@ class Allocator:
             self.reserved -= taken
             promise.left -= taken
             return group.first + first, taken
-        raise failure
+        raise failure or VfsError(ENOSPC, "less is free than the groups say")
 
     async def release(self, runs: Iterable[tuple[int, int]]) -> None:
         """Make blocks, (first, count) each, free for others.
@@ -207,7 +207,7 @@ class Allocator:
 
         Errors: EIO, EUCLEAN; the promise is as before then.
         """
-        failure = VfsError(ENOSPC, "fewer inodes are free than the groups say")
+        failure: VfsError | None = None
         first_ino = self._sb.first_ino
         for group in self._dir_groups(parent) if is_dir else self._file_groups(parent):
             if not group.free_inodes:
@@ -227,7 +227,7 @@ class Allocator:
             self._count_inode(group, -1, is_dir=is_dir)
             self.reserved_inodes -= 1
             return group.number * self._sb.inodes_per_group + bit + 1
-        raise failure
+        raise failure or VfsError(ENOSPC, "fewer inodes are free than the groups say")
 
     async def release_inode(self, ino: int, *, is_dir: bool) -> None:
         """Make an inode free for others; as `release` otherwise."""

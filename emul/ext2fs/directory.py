@@ -13,8 +13,8 @@ from ...native.constants import Vtype
 from ...native.errors import VfsError
 from ...native.records import Cred
 from ..bio import Buf, bdwrite, brelse
-from .bmap import Bmap
-from .deps import Order
+from .blocks import Blocks
+from .commit import Order
 from .dirblock import (
     FT_TO_VTYPE,
     VTYPE_TO_FT,
@@ -53,9 +53,9 @@ class Directories:
     Entry of all: the directory's vnode locked, exclusive for what changes it; or it has none yet.
     """
 
-    def __init__(self, volume: Volume, bmap: Bmap, order: Order) -> None:
+    def __init__(self, volume: Volume, blocks: Blocks, order: Order) -> None:
         self.volume = volume
-        self.bmap = bmap
+        self.blocks = blocks
         self.order = order
         self._size = volume.block_size
         self._inodes_count = volume.sb.inodes_count
@@ -85,7 +85,7 @@ class Directories:
         found = Dirhash()
         place = 0
         while place < count:
-            block, run = await self.bmap.map(dir, place, count - place)
+            block, run = await self.blocks.map(dir, place, count - place)
             if not block:
                 raise self.volume.corrupt(f"directory {dir.ino}: no block {place}")
             for here in range(block, block + run):
@@ -185,7 +185,7 @@ class Directories:
     async def _grow(self, dir: Node, found: Dirhash, cred: Cred) -> int:
         """Append an empty block; return its place."""
         place = len(found.blocks)
-        block = await self.bmap.append(dir, place, empty_block(self._size), cred)
+        block = await self.blocks.append(dir, place, empty_block(self._size), cred)
         dir.size += self._size
         found.add_block(block)
         return place
@@ -276,6 +276,6 @@ class Directories:
     async def make_first(self, dir: Node, parent: Node, cred: Cred) -> None:
         """Give a new directory its first block. Errors: ENOSPC, EIO; it has none then."""
         data = first_block(self._size, dir.ino, parent.ino, self.ftype(Vtype.VDIR))
-        await self.bmap.append(dir, 0, data, cred)
+        await self.blocks.append(dir, 0, data, cred)
         dir.size = self._size
         dir.parent = parent.ino

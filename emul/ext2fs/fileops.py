@@ -141,7 +141,7 @@ class FileOps(VfsOps):
             EOPNOTSUPP EINVAL EPERM     see `check_setattr`
             EISDIR      the size of a directory
             EINVAL      the size of any other node that has none, or one below 0
-            EFBIG       a size beyond `Bmap.size_max`
+            EFBIG       a size beyond `Blocks.size_max`
             EACCES      the size, without permission to write
             EIO         the block with the new end cannot be read
         """
@@ -156,7 +156,7 @@ class FileOps(VfsOps):
             await bwillwrite(self.devvp)
             await self._resize(vp, node, va.size)
             node.mtime = node.rounded(now)
-        node.mode, node.uid, node.gid = change.mode, change.uid, change.gid
+        node.mode, node.uid, node.gid = change
         if va.atime is not None:
             node.atime = node.rounded(va.atime)
         if va.mtime is not None:
@@ -170,7 +170,7 @@ class FileOps(VfsOps):
     def _check_size(self, size: int) -> None:
         if size < 0:
             raise VfsError(EINVAL)
-        if size > self._bmap.size_max:
+        if size > self._blocks.size_max:
             raise VfsError(EFBIG)
 
     async def _resize(self, vp: Vnode, node: Node, size: int) -> None:
@@ -180,7 +180,7 @@ class FileOps(VfsOps):
         self._sized(vp, node)
         if size < before:
             node.goal = 0
-            await self._bmap.free(node, -(-size // self._volume.block_size))
+            await self._blocks.free(node, -(-size // self._volume.block_size))
 
     def _sized(self, vp: Vnode, node: Node) -> None:
         """Take over the size that the page cache has."""
@@ -218,13 +218,13 @@ class FileOps(VfsOps):
 
     async def _write(self, vp: Vnode, node: Node, offset: int, data: Buffer, cred: Cred) -> None:
         end = offset + len(data)
-        if end > self._bmap.size_max:
+        if end > self._blocks.size_max:
             raise VfsError(EFBIG)
         await bwillwrite(self.devvp)
         size = self._volume.block_size
 
         async def alloc() -> None:
-            await self._bmap.allocate(node, offset // size, -(-end // size), cred)
+            await self._blocks.allocate(node, offset // size, -(-end // size), cred)
 
         try:
             await ubc_write(vp, offset, data, alloc)
@@ -238,7 +238,7 @@ class FileOps(VfsOps):
         FSYNC_CLOSE for nothing at all. With FSYNC_DATAONLY times may be left behind.
         Errors: EIO, ENOSPC.
         """
-        if self.mount.is_rdonly or flags & FSYNC_CLOSE:
+        if self._volume.is_rdonly or flags & FSYNC_CLOSE:
             return
         node: Node = vp.data
         wait = flags & (FSYNC_WAIT | FSYNC_CACHE) and not flags & FSYNC_LAZY
@@ -259,7 +259,7 @@ class FileOps(VfsOps):
         node: Node = vp.data
         size = self._volume.block_size
         lbn, skip = divmod(offset, size)
-        block, run = await self._bmap.map(node, lbn, -(-(skip + length) // size))
+        block, run = await self._blocks.map(node, lbn, -(-(skip + length) // size))
         octets = min(run * size - skip, length)
         if not block:
             return -1, octets
@@ -287,13 +287,13 @@ class FileOps(VfsOps):
             raise VfsError(EINVAL)
         check_mutable(node)
         end = offset + length
-        if end > self._bmap.size_max:
+        if end > self._blocks.size_max:
             raise VfsError(EFBIG)
         size = self._volume.block_size
         cred = Cred(node.uid, node.gid)
         zeros = memoryview(bytes(min(MAXPHYS, length)))
         while offset < end:
-            block, run = await self._bmap.map(node, offset // size, -(-end // size))
+            block, run = await self._blocks.map(node, offset // size, -(-end // size))
             stop = min((offset // size + run) * size, end)
             while offset < stop:
                 here = min(stop - offset, len(zeros))
@@ -318,7 +318,7 @@ class FileOps(VfsOps):
         size = self._volume.block_size
         end = min(offset + length, vp.size)
         while offset < end:
-            block, run = await self._bmap.map(node, offset // size, -(-end // size))
+            block, run = await self._blocks.map(node, offset // size, -(-end // size))
             stop = min((offset // size + run) * size, end)
             while offset < stop:
                 here = min(stop, (offset & -MAXPHYS) + MAXPHYS)
@@ -339,7 +339,7 @@ class FileOps(VfsOps):
             # Afterwards all pages are valid and clean, so none goes to a block that was freed or
             # comes from there; and nobody can make them dirty while we have the vnode.
             await genfs_putpages(vp, offset, end, PGO_CLEANIT | PGO_SYNCIO)
-            await self._bmap.free(node, first, last)
+            await self._blocks.free(node, first, last)
 
     async def readlink(self, vp: Vnode, cred: Cred) -> bytes:
         """Return the target. Errors: EINVAL, EIO, EUCLEAN."""
@@ -350,7 +350,7 @@ class FileOps(VfsOps):
         if self._is_fast_link(node):
             limit, target = FAST_SYMLINK_MAX, node.fast_target
         else:
-            block, _ = await self._bmap.map(node, 0, 1)
+            block, _ = await self._blocks.map(node, 0, 1)
             if not block:
                 raise self._volume.corrupt(f"link {node.ino}: no target")
             bp = await self._volume.bread(block)

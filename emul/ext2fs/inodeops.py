@@ -16,8 +16,8 @@ from ..uvm import FOLIO, UvmObject, uvm_vnp_setsize, uvm_vnp_terminate
 from ..vfs import FileSystem, Lookup
 from ..vnode import Vnode
 from .alloc import Allocator
-from .bmap import Bmap
-from .deps import Order
+from .blocks import Blocks
+from .commit import Order
 from .directory import Directories
 from .inode import decode_inode
 from .node import Node
@@ -40,7 +40,7 @@ class InodeOps(FileSystem):
     _volume: Volume
     _alloc: Allocator
     _order: Order
-    _bmap: Bmap
+    _blocks: Blocks
     _dirs: Directories
     _nodes: dict[int, Node]
     """The nodes that have a vnode, by number."""
@@ -67,7 +67,7 @@ class InodeOps(FileSystem):
             brelse(bp)
         if node is None:
             raise VfsError(ESTALE, f"inode {ino} is not in use")
-        if node.size > self._bmap.blocks_max * sb.block_size:
+        if node.size > self._blocks.blocks_max * sb.block_size:
             raise self._volume.corrupt(f"inode {ino}: {node.size} octets")
         node.attach(ino)
         return node
@@ -143,7 +143,7 @@ class InodeOps(FileSystem):
     async def _free_node(self, node: Node) -> None:
         """Free the blocks of an orphan; the order frees its number afterwards."""
         if node.vtype in _WITH_BLOCKS and not self._is_fast_link(node):
-            await self._bmap.free(node, 0)
+            await self._blocks.free(node, 0)
         if node.file_acl:
             await self._free_attributes(node)
         node.size = node.sectors = 0

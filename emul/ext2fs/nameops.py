@@ -12,41 +12,36 @@ from errno import (
     ENAMETOOLONG,
     ENOENT,
     ENOSPC,
-    ENOTDIR,
     ENOTEMPTY,
     EPERM,
-    ESTALE,
 )
 from time import time_ns
 from typing import Final
 
 from ...native.constants import (
-    NAME_MAX,
     PATH_MAX,
     READDIR_PLUS,
     TTL_FOREVER,
-    VEXEC,
     Vtype,
 )
 from ...native.errors import VfsError
 from ...native.records import Componentname, Cred, Vattr
-from ..bio import brelse, bwillwrite
+from ..bio import bwillwrite
 from ..cred import creation, is_kernel
 from ..namecache import cache_enter, cache_lookup, cache_purge, cache_purge_name
 from ..unixnode import (
     check_link,
     check_new,
-    check_node,
     check_removal,
-    check_rename,
     check_search,
 )
 from ..vfs import Entry, Lookup
-from ..vnode import Vnode, vrele
+from ..vnode import Vnode
 from .directory import Slot
-from .fileops import LINK_MAX, FileOps, check_mutable
+from .fileops import LINK_MAX, check_mutable
 from .inode import FAST_SYMLINK_MAX
 from .node import Node
+from .renameops import RenameOps, directory
 from .super import ROOT_INO
 
 _DIRENT_OVERHEAD: Final = 24
@@ -54,15 +49,7 @@ _SPECIAL: Final = frozenset((Vtype.VREG, Vtype.VBLK, Vtype.VCHR, Vtype.VSOCK, Vt
 _DOTS: Final = (b".", b"..")
 
 
-def directory(vp: Vnode) -> Node:
-    """Return the node of a directory. Errors: ENOTDIR."""
-    node: Node = vp.data
-    if node.vtype == Vtype.VDIR:
-        return node
-    raise VfsError(ENOTDIR)
-
-
-class Ext2Fs(FileOps):
+class Ext2Fs(RenameOps):
     """ext2 on a disk, revision 1 read and written, revision 0 read.
 
     `disk` belongs to the mount from `start` on, which closes it at the end. With `rdonly` nothing
@@ -91,19 +78,6 @@ class Ext2Fs(FileOps):
                 vp = await self._child(dir, cn.name, ino)
             cache_enter(dvp, vp, cn.name)
         return Lookup(None) if vp is None else self._found(vp)
-
-    async def _child(self, dir: Node, name: bytes, ino: int) -> Vnode:
-        """Return the vnode that an entry names, with a reference. Errors: EIO, EUCLEAN."""
-        if ino == dir.ino and not (name == b".." and ino == ROOT_INO):
-            raise self._volume.corrupt(f"directory {dir.ino}: {name!r} is the directory itself")
-        try:
-            return await self._vget(ino)
-        except VfsError as exc:
-            if exc.errno != ESTALE:
-                raise
-            raise self._volume.corrupt(
-                f"directory {dir.ino}: {name!r} is inode {ino}, which is not in use"
-            ) from None
 
     # Making.
 
@@ -188,7 +162,7 @@ class Ext2Fs(FileOps):
                 node.fast_target = target
             else:
                 data = target.ljust(self._volume.block_size, b"\0")
-                await self._bmap.append(node, 0, data, cred)
+                await self._blocks.append(node, 0, data, cred)
         return await self._dirs.make_room(dir, name, cred)
 
     async def _take_inode(self, dir: Node, *, is_dir: bool) -> int:
@@ -209,11 +183,6 @@ class Ext2Fs(FileOps):
             raise self._volume.corrupt(f"inode {ino} is in use, and marked as free")
         return ino
 
-    def _touch(self, dir: Node, now: int) -> None:
-        """Note that a directory has changed."""
-        dir.mtime = dir.ctime = dir.rounded(now)
-        self._order.changed(dir)
-
     async def link(self, dvp: Vnode, vp: Vnode, cn: Componentname) -> tuple[Vattr, int]:
         """Add a name. Errors: see `check_new`, `check_link`; EPERM (immutable); ENOSPC, EIO."""
         dir = directory(dvp)
@@ -221,7 +190,7 @@ class Ext2Fs(FileOps):
         check_search(dir, cn)
         exists = bool(await self._dirs.find(dir, cn.name))
         check_new(dir, cn, exists=exists)
-        check_link(dir, node, LINK_MAX)
+        check_link(node, LINK_MAX)
         check_mutable(dir, append=True)
         check_mutable(node)
         await bwillwrite(self.devvp)
@@ -255,12 +224,6 @@ class Ext2Fs(FileOps):
         self._touch(dir, now)
         cache_purge_name(dvp, cn.name)
 
-    def _unnamed(self, node: Node, now: int) -> None:
-        """Count a name off, or the two of a directory."""
-        node.nlink = 0 if node.vtype == Vtype.VDIR else max(node.nlink - 1, 0)
-        node.ctime = node.rounded(now)
-        self._order.changed(node)
-
     async def rmdir(self, dvp: Vnode, vp: Vnode, cn: Componentname) -> None:
         """Remove an empty directory. Errors: ENOTDIR, EBUSY (the root), ENOTEMPTY."""
         dir = directory(dvp)
@@ -284,185 +247,6 @@ class Ext2Fs(FileOps):
         self._touch(dir, now)
         cache_purge_name(dvp, cn.name)
         cache_purge(vp)
-
-    async def _clear(self, node: Node) -> None:
-        """See to it that an empty directory, soon to be removed, is empty on the device, too."""
-        if node.dep is not None and node.dep.ghosts:
-            await self._order.sync()
-
-    def _leave(self, dir: Node) -> None:
-        """Count off the ".." of a subdirectory."""
-        dir.nlink = max(dir.nlink - 1, 2)
-
-    # Renaming.
-
-    async def rename(
-        self,
-        fdvp: Vnode,
-        fvp: Vnode,
-        fcn: Componentname,
-        tdvp: Vnode,
-        tvp: Vnode | None,
-        tcn: Componentname,
-    ) -> None:
-        """Move a name.
-
-        What has the new name is replaced also when the caller did not know of it (`tvp` None: it
-        came after his lookup). Nothing happens when both names are of one node.
-
-        Errors, first match wins:
-            ENOTDIR       a parent is no directory
-            ENAMETOOLONG  the new name
-            EACCES        search of a parent
-            ENOENT        the old name is not there, or `tvp` has not the new one
-            EINVAL        a directory into itself or below
-            ENOTEMPTY     onto a directory that the old name is below of
-            other         see `check_rename`
-            EPERM         something is immutable or append-only
-            ENOSPC EIO EUCLEAN
-        """
-        fdir, tdir = directory(fdvp), directory(tdvp)
-        node: Node = fvp.data
-        if len(tcn.name) > NAME_MAX:
-            raise VfsError(ENAMETOOLONG)
-        check_node(fdir, fcn.cred, VEXEC)
-        check_node(tdir, tcn.cred, VEXEC)
-        victim_ino = await self._dirs.find(tdir, tcn.name)
-        if await self._dirs.find(fdir, fcn.name) != node.ino or (
-            tvp is not None and tvp.data.ino != victim_ino
-        ):
-            raise VfsError(ENOENT)
-        if victim_ino == node.ino:
-            return
-        found: Vnode | None = None
-        if tvp is None and victim_ino:
-            found = await self._child(tdir, tcn.name, victim_ino)
-        try:
-            await self._rename(fdvp, fvp, fcn, tdvp, tvp or found, tcn)
-        finally:
-            if found is not None:
-                await vrele(found)
-
-    async def _rename(
-        self,
-        fdvp: Vnode,
-        fvp: Vnode,
-        fcn: Componentname,
-        tdvp: Vnode,
-        tvp: Vnode | None,
-        tcn: Componentname,
-    ) -> None:
-        fdir, tdir, node = fdvp.data, tdvp.data, fvp.data
-        victim: Node | None = None if tvp is None else tvp.data
-        is_dir = node.vtype == Vtype.VDIR
-        moves_dir = is_dir and fdir is not tdir
-        if is_dir and await self._is_below(tdir, node):
-            raise VfsError(EINVAL)
-        is_empty = True
-        if victim is not None and victim.vtype == Vtype.VDIR:
-            if await self._is_below(fdir, victim):
-                raise VfsError(ENOTEMPTY)
-            is_empty = (await self._dirs.load(victim)).is_empty
-        check_rename(
-            fdir, node, fcn, tdir, victim, tcn, victim_is_empty=is_empty, link_max=LINK_MAX
-        )
-        check_mutable(fdir)
-        check_mutable(tdir, append=victim is None)
-        for there in (node, victim):
-            if there is not None:
-                check_mutable(there)
-        await bwillwrite(self.devvp)
-        if victim is not None and is_dir:
-            await self._clear(victim)
-        if moves_dir:
-            await self._dirs.load(node)  # for `hold`, which would read the block that we hold
-        ghost = self._dirs.ghost_named(tdir, tcn.name) if victim is None else None
-        slot: Slot | None = None
-        if ghost is None or ghost.node is not node:
-            ghost = None
-            if victim is None:
-                slot = await self._dirs.make_room(tdir, tcn.name, tcn.cred)
-            else:
-                slot = await self._dirs.hold(tdir, tcn.name)
-        dotdot: Slot | None = None
-        if moves_dir:
-            try:
-                dotdot = await self._dirs.hold(node, b"..", slot)
-            except VfsError:
-                if slot is not None:
-                    brelse(slot.bp)
-                raise
-        # No await until everything but the old name in its block is as it shall be.
-        now = time_ns()
-        if ghost is not None:
-            self._dirs.revive(tdir, ghost)
-        elif victim is None:
-            assert slot is not None
-            self._dirs.enter(tdir, slot, node)
-        else:
-            assert slot is not None
-            self._dirs.change(tdir, slot, node)
-            self._order.replaced(victim, tdir)
-            self._unnamed(victim, now)
-            if is_dir:
-                self._leave(tdir)
-        if dotdot is not None:
-            self._dirs.set_parent(node, dotdot, tdir)
-            self._leave(fdir)
-            tdir.nlink += 1
-        node.ctime = node.rounded(now)
-        self._order.changed(node)
-        self._touch(fdir, now)
-        self._touch(tdir, now)
-        cache_purge_name(fdvp, fcn.name)
-        if is_dir:
-            cache_purge(fvp)
-            if tvp is not None:
-                cache_purge(tvp)
-        cache_enter(tdvp, fvp, tcn.name)
-        await self._drop_old(fdir, fcn.name, node, tdir)
-
-    async def _drop_old(self, dir: Node, name: bytes, node: Node, target: Node) -> None:
-        """Remove the old name of a node: at once, or when the device has the new one. Cannot fail.
-
-        At once if the device need not have the old one either.
-        """
-        if self._order.is_new_name(dir, name):
-            try:
-                self._dirs.take_away(dir, await self._dirs.hold(dir, name))
-                return
-            except VfsError:
-                pass
-        self._dirs.leave_ghost(dir, name, node, target)
-
-    async def _is_below(self, dir: Node, other: Node) -> bool:
-        """Whether `dir` is `other` or lies somewhere in it. Errors: EIO, EUCLEAN."""
-        seen: set[int] = set()
-        while dir.ino != other.ino:
-            if dir.ino == ROOT_INO:
-                return False
-            if dir.ino in seen:
-                raise self._volume.corrupt(f"directory {dir.ino} lies in itself")
-            seen.add(dir.ino)
-            parent = dir.parent or await self._dirs.find(dir, b"..")
-            if not parent:
-                raise self._volume.corrupt(f"directory {dir.ino}: no '..'")
-            dir = await self._peek(parent)
-            if dir.vtype != Vtype.VDIR:
-                raise self._volume.corrupt(f"inode {parent} is '..', and no directory")
-        return True
-
-    async def _peek(self, ino: int) -> Node:
-        """Return a node to look at, without a vnode of it. Errors: EIO, EUCLEAN."""
-        node = self._nodes.get(ino) or self._order.active.get(ino)
-        if node is not None:
-            return node
-        try:
-            return await self._read_inode(ino)
-        except VfsError as exc:
-            if exc.errno != ESTALE:
-                raise
-            raise self._volume.corrupt(f"'..' is inode {ino}, which is not in use") from None
 
     # Reading.
 

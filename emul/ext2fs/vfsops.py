@@ -17,8 +17,8 @@ from ..specfs import spec_mount, spec_setblksize, spec_unmount
 from ..vnode import Vnode, vrele
 from ..vnops import vn_read
 from .alloc import Allocator
-from .bmap import Bmap
-from .deps import Order
+from .blocks import Blocks
+from .commit import Order
 from .directory import Directories
 from .features import write_hindrances
 from .group import Groups
@@ -76,7 +76,7 @@ class VfsOps(InodeOps):
 
         The mount becomes read-only if there is a reason not to write; the log names it.
 
-        Errors, first match wins; the disk is closed then:
+        Errors, first match wins; the disk is closed then, unless it is another mount's:
             EBUSY    the disk is mounted
             EIO      the device fails
             EINVAL   no ext2, or one with features that are not known: they are named
@@ -109,8 +109,8 @@ class VfsOps(InodeOps):
         self._volume.on_error = self._on_error
         self._alloc = Allocator(self._volume)
         self._order = Order(self._volume, self._alloc)
-        self._bmap = Bmap(self._volume, self._alloc, self._order)
-        self._dirs = Directories(self._volume, self._bmap, self._order)
+        self._blocks = Blocks(self._volume, self._alloc, self._order)
+        self._dirs = Directories(self._volume, self._blocks, self._order)
         self._order.free_node = self._free_node
         await self._check_root()
         if not mount.is_rdonly:
@@ -193,21 +193,31 @@ class VfsOps(InodeOps):
         using it, or an error was met: e2fsck sees to what they had begun.
         Errors: EIO (not with MNT_FORCE); it goes on as before then.
         """
-        if self._writeback is not None:
-            is_in_order = not self.mount.is_busy
-            try:
-                await self._order.sync()
-                if is_in_order:
-                    await self._volume.mark(valid=True)
-            except VfsError:
-                if not flags & MNT_FORCE:
-                    raise
-            assert self._kthread is not None
-            self._kthread.stop()
-            await self._kthread.join()
-            self._writeback = None
-        self._order.root = None
-        await spec_unmount(self.devvp)
+        is_forced = bool(flags & MNT_FORCE)
+        is_over = is_forced
+        try:
+            if self._writeback is not None:
+                await self._finish(is_forced)
+            is_over = True
+        finally:
+            if is_over:
+                self._order.root = None
+                await spec_unmount(self.devvp)
+
+    async def _finish(self, is_forced: bool) -> None:
+        """Write everything, and end the thread that does. Errors: EIO."""
+        is_in_order = not self.mount.is_busy
+        try:
+            await self._order.sync()
+            if is_in_order:
+                await self._volume.mark(valid=True)
+        except VfsError:
+            if not is_forced:
+                raise
+        assert self._kthread is not None
+        self._kthread.stop()
+        await self._kthread.join()
+        self._writeback = None
 
     async def vget(self, fileid: int) -> Vnode:
         """Return the vnode of an inode that has a name. Errors: ESTALE, EIO, EUCLEAN."""

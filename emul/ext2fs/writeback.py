@@ -20,12 +20,10 @@ from ..vnode import holdrele, vhold
 
 if TYPE_CHECKING:
     from ..mount import Mount
-    from .deps import Order
+    from .commit import Order
 
 COMMIT_DELAY: Final = 5.0
 """For how long a change may wait for company before it is written, seconds."""
-ACTIVE_MAX: Final = 4096
-"""With so many nodes to be written it does not wait."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +36,7 @@ class Writeback:
         self._order = order
         self._bell = ParkingLot()
         self.passes = 0
+        order.on_crowd = self.kick
 
     def kick(self) -> None:
         """Have it work now. Never waits."""
@@ -48,7 +47,7 @@ class Writeback:
         order = self._order
         while True:
             await order.wait_active()
-            if len(order.active) < ACTIVE_MAX:
+            if not order.is_crowded:
                 with trio.move_on_after(COMMIT_DELAY):
                     await self._bell.park()
             try:

@@ -12,8 +12,8 @@ from typing import Final
 from ...native.constants import NAME_MAX, PAGE_SIZE, TTL_FOREVER
 from ...native.errors import VfsError
 from ...native.records import Statvfs, Vattr
-from ..vfs import FileSystem, Lookup
 from ..uvm import FOLIO, uvm_vnp_terminate
+from ..vfs import FileSystem, Lookup
 from ..vnode import Vnode
 from .node import Directory, Node, RegularFile
 

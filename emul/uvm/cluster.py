@@ -127,7 +127,9 @@ class Pagein(Cluster):
         uobj, memory = self._uobj, self._uobj.memory
         memory.pagein_errors += self.error != 0
         if self._tail is not None:
-            self._parts[-1][0].zero(*self._tail)
+            start, stop = self._tail
+            with memoryview(self._parts[-1][1]) as view:
+                view[start:stop] = bytes(len(view[start:stop]))
         for folio, data, mask in self._parts:
             if uobj.folios.get(folio.index) is not folio:
                 continue  # cut off meanwhile

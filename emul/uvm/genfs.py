@@ -92,18 +92,17 @@ async def genfs_getpages(vp: Vnode, offset: int, length: int, flags: int) -> Non
     clusters: list[Pagein] = []
     folios = uobj.wire(start, end)  # or one page might go before the next one has come
     try:
-        while True:
-            _check_alive(vp, uobj)
-            ranges = uobj.claim(start, end)
-            if ranges:
-                clusters += await _read(vp, uobj, ranges, size)
-            if uobj.is_valid(start, end):
-                return
+        while not uobj.is_valid(start, end):
+            # Once is enough: others who failed to read a page say nothing of why.
             for cluster in clusters:
                 if cluster.error:
                     raise VfsError(cluster.error, "a page cannot be read")
+            ranges = uobj.claim(start, end)
+            if ranges:
+                clusters += await _read(vp, uobj, ranges, size)
             if uobj.is_reading(start, end):
                 await uobj.wait(cancellable=True)
+                _check_alive(vp, uobj)
     finally:
         uobj.unwire(folios)
 

@@ -32,8 +32,8 @@ class UvmObject(Pages):
 
     A vnode file system makes one for a regular file (`vp.uobj = UvmObject(vp, bsize)`); it ends
     with `uvm_vnp_terminate`. `bsize` is the file system's block, octets: DEV_BSIZE to PAGE_SIZE, a
-    power of two. What is behind the end of the file is zero in every valid page, and no page lies
-    wholly behind it.
+    power of two. No page lies wholly behind the end of the file, and memory behind the end is zero,
+    unless a page is just being read.
 
     `folios` has what is in memory, by index; `dirty` those with dirty pages, `ndirty` how many
     pages these are and `nfailed` how many of them the device would not have; `pageouts` the

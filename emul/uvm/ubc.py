@@ -20,6 +20,7 @@ from .aobj import UvmAobj
 from .folio import ALL_PAGES, FOLIO, FOLIO_SHIFT, page_mask
 from .genfs import MAX_PAGEOUTS
 from .object import UvmObject
+from .vnp import uvm_zero_tail
 
 if TYPE_CHECKING:
     from ..vnode import Vnode
@@ -82,11 +83,11 @@ async def ubc_write(
 ) -> None:
     """Write `data` at `offset` (not negative) into pages, which are dirty afterwards.
 
-    In this order: pages that are covered in part are made valid, which may read them; `alloc` is
-    awaited, in which the file system takes the blocks of the range; the data are copied, and
-    `vp.size` grows if they end behind it. What fails, or is cancelled, before the end of `alloc`
-    has changed nothing; nothing fails after it. Clusters that are full then begin their way to
-    the device.
+    In this order: pages that are covered in part are made valid, which may read them, as is the
+    last page of a file that grows beyond it; `alloc` is awaited, in which the file system takes the
+    blocks of the range; the data are copied, and `vp.size` grows if they end behind it. What fails,
+    or is cancelled, before the end of `alloc` has changed nothing; nothing fails after it. Clusters
+    that are full then begin their way to the device.
 
     May wait until other data are written, when too much is dirty; does not yield if it need not
     wait for that or for a page, and if `alloc` does not. `data` is not kept. Entry: `vp` exclusive.
@@ -112,6 +113,8 @@ async def ubc_write(
     try:
         if (offset | end) & (PAGE_SIZE - 1) or any([folio.reading for folio in folios]):
             await _prepare(vp, uobj, offset, end)
+        if offset & -PAGE_SIZE > vp.size:
+            await uvm_zero_tail(vp, uobj)
         if alloc is not None:
             await alloc()
         if vp.uobj is not uobj:
@@ -138,21 +141,13 @@ async def _prepare(vp: Vnode, uobj: UvmObject, offset: int, end: int) -> None:
     getpages = vp.fs.getpages
     size = vp.size
     first, last = offset & -PAGE_SIZE, end & -PAGE_SIZE
-    if offset != first:
-        await _prepare_page(vp, uobj, first, first < size)
-    if end != last and not (last == first and offset != first):
-        await _prepare_page(vp, uobj, last, end < size)
+    # What they leave of pages at or behind the end is zero already.
+    if first < offset and first < size:
+        await getpages(vp, first, PAGE_SIZE, PGO_SYNCIO)
+    if last < end < size:
+        await getpages(vp, last, PAGE_SIZE, PGO_SYNCIO)
     if uobj.is_reading(offset, end):
         await getpages(vp, offset, end - offset, PGO_SYNCIO | PGO_OVERWRITE)
-
-
-async def _prepare_page(vp: Vnode, uobj: UvmObject, page: int, has_data: bool) -> None:
-    if uobj.is_valid(page, page + PAGE_SIZE):
-        return
-    if has_data:
-        await vp.fs.getpages(vp, page, PAGE_SIZE, PGO_SYNCIO)
-    else:
-        uobj.zero(page, page + PAGE_SIZE)
 
 
 async def _write_behind(vp: Vnode, uobj: UvmObject, offset: int, end: int) -> None:

@@ -21,7 +21,7 @@ async def uvm_vnp_setsize(vp: Vnode, size: int) -> None:
     Smaller: afterwards the rest of the last block is zero, and dirty (it is read for that if need
     be), the pages behind are gone, dirty or not, and no transfer is on its way to a block behind
     the end. The file system frees these blocks AFTER this: no late write then lands in what has
-    become another file's. Larger: nothing has to be done, and nothing is waited for.
+    become another file's. Larger: see `uvm_zero_tail`.
 
     Entry: `vp` exclusive. All or nothing: it cannot be cancelled once something has changed.
     Errors: EIO, the last block cannot be read; ENXIO, the vnode has died meanwhile.
@@ -34,6 +34,8 @@ async def uvm_vnp_setsize(vp: Vnode, size: int) -> None:
         return
     assert uobj is not None
     if size >= vp.size:
+        if size > vp.size:
+            await uvm_zero_tail(vp, uobj)
         vp.size = size
         uobj.generation += 1
         return
@@ -57,6 +59,28 @@ async def uvm_vnp_setsize(vp: Vnode, size: int) -> None:
         uobj.unwire(wired)
     while any(out.end > size for out in uobj.pageouts):
         await uobj.wait(cancellable=False)
+
+
+async def uvm_zero_tail(vp: Vnode, uobj: UvmObject) -> None:
+    """Make the rest of the last block zero, and dirty, before the file grows over it.
+
+    It should be so; but after a crash the block may have more in it than the file had.
+    Entry: `vp` exclusive. Errors: EIO, it cannot be read; ENXIO, the vnode has died meanwhile.
+    """
+    size = vp.size
+    if not size % uobj.bsize:
+        return
+    page = size & -PAGE_SIZE
+    wired = uobj.wire(page, size)
+    try:
+        await vp.fs.getpages(vp, page, PAGE_SIZE, PGO_SYNCIO)
+        if vp.uobj is not uobj:
+            raise VfsError(ENXIO, "the vnode died")
+        base = size & -FOLIO
+        if len(wired[0].data) > page - base:  # and no hole
+            uobj.set_dirty(wired[0], page_mask(page - base, size - base))
+    finally:
+        uobj.unwire(wired)
 
 
 def uvm_vnp_terminate(vp: Vnode) -> int:

@@ -148,7 +148,8 @@ class P2k(FileServer):
         """
         if self._unmounted:
             return
-        nodes = self.let_go()
+        nodes = self._nodes
+        self.let_go()
         try:
             await self._kernel.unmount(self._mount, flags)
         except BaseException:
@@ -157,12 +158,11 @@ class P2k(FileServer):
             raise
         self._unmounted = True
 
-    def let_go(self) -> dict[int, _Node]:
-        """Drop the references of all nodes, and return them: no cookie is known any more."""
+    def let_go(self) -> None:
+        """Drop the references of all nodes: no cookie is known any more."""
         nodes, self._nodes = self._nodes, {}
         for node in nodes.values():
             self._kernel.vrele_async(node.vp)
-        return nodes
 
     def _take_back(self, nodes: dict[int, _Node]) -> None:
         """Reference again what still is in memory of `nodes`."""
@@ -552,10 +552,15 @@ class P2k(FileServer):
         lock = vp.lock
         if not lock.try_exclusive():
             await lock.exclusive()
+        # The cookie's reference is not the last one: a host that has looked the name up before it
+        # went may open the file yet. A file system sees that by another reference, and lets go of
+        # the data with the cookie.
+        vref(vp)
         try:
             recycle = await vp.fs.inactive(vp)
         finally:
             lock.release()
+            self._kernel.vrele_async(vp)  # at once, unless the cookie was given back meanwhile
         return Setback.NOREF_N1 if recycle else 0
 
     def reclaim(self, opc: Cookie, nlookup: int) -> None:

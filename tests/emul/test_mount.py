@@ -520,6 +520,10 @@ async def test_where_nothing_can_be_mounted() -> None:
         broken.start_error = EIO
         with fails(EIO):
             await kernel.mount(broken, covered=below.root)
+        broken = Stubborn()
+        broken.root_error = EIO
+        with fails(EIO):
+            await kernel.mount(broken, covered=below.root)
         await wait_all_tasks_blocked()
         assert below.root.usecount == 1
         assert below.root.mountedhere is None

@@ -172,6 +172,30 @@ async def test_sync_without_waiting_leaves_out_what_is_locked() -> None:
             await vrele(vp)
 
 
+async def test_sync_that_waits_comes_last_to_what_is_locked() -> None:
+    fs = Writeback()
+    async with mounted(fs) as (_, [mount]), trio.open_nursery() as nursery:
+        locked, free = fs.make(30), fs.make(31)
+        go_on = trio.Event()
+
+        async def use() -> None:
+            await locked.lock.exclusive()
+            await go_on.wait()
+            locked.lock.release()
+
+        nursery.start_soon(use)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(vfs_sync, mount, MNT_WAIT)
+        await wait_all_tasks_blocked()
+        assert fs.fsyncs == [(31, BEGIN), (31, FINISH)]
+        go_on.set()
+        await wait_all_tasks_blocked()
+        assert fs.fsyncs[2:] == [(30, FINISH)]
+        assert fs.heard == [("sync", MNT_WAIT)]
+        await vrele(locked)
+        await vrele(free)
+
+
 async def test_sync_tells_the_first_error_and_does_the_rest() -> None:
     fs = Writeback()
     async with mounted(fs) as (_, [mount]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from errno import EBUSY
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from syspuffs.emul.tmpfs import TmpFs
 from syspuffs.emul.vfs import Entry, Lookup
 from syspuffs.emul.vnode import Vnode, vgone, vref, vrele
 from syspuffs.emul.vopcheck import VopError
-from syspuffs.native.constants import READDIR_PLUS, Vtype
+from syspuffs.native.constants import MNT_FORCE, READDIR_PLUS, Vtype
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import Buffer, Componentname, Cred, Vattr
 
@@ -290,6 +291,21 @@ def test_order_of_locks_after_a_rename(mount: Mount, caller: Caller) -> None:
     with pytest.raises(RuntimeError, match="order of locks"):
         now(both(a, b))
     a.lock.release()
+
+
+async def test_users_of_a_mount_that_goes_by_force_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Kernel(debug=True) as kernel:
+        mount = await kernel.mount(TmpFs(uid=0, gid=0))
+        vp = Caller(mount).create(mount.root, b"a")
+        with pytest.raises(VfsError, match=r"in use: <Vnode .*\n    \+1 at") as caught:
+            await kernel.unmount(mount)
+        assert caught.value.errno == EBUSY
+        with caplog.at_level("INFO"):
+            await kernel.unmount(mount, MNT_FORCE)
+        assert "by force under who uses <Vnode" in caplog.text
+        await vrele(vp)
 
 
 @pytest.mark.logs("references left: <Vnode .*use=2")

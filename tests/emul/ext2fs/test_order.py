@@ -15,7 +15,7 @@ import trio.testing
 
 from syspuffs.emul.rumpuser import FaultDisk, Faults
 from syspuffs.emul.rumpuser.fault import NO_FAULTS
-from syspuffs.native.constants import FSYNC_DATAONLY, FSYNC_WAIT
+from syspuffs.native.constants import FSYNC_DATAONLY, FSYNC_WAIT, IO_SYNC
 from syspuffs.native.errors import VfsError
 
 from ...disk.images import repair
@@ -140,6 +140,24 @@ async def test_what_fsync_costs(pristine: bytes) -> None:
         assert await flushes(b"file") == (1, 1)
         await tree.write_file(b"dir/file", pattern(200_000))
         assert (await flushes(b"dir/file"))[0] == 2  # a table
+
+
+async def test_io_sync(pristine: bytes, tmp_path: Path) -> None:
+    """A write with IO_SYNC is on the medium when it returns."""
+    memory = bytearray(pristine)
+    async with in_memory(memory) as tree:
+        await tree.write_file(b"file", b"")
+        vp = await tree.node_lookup(tree.root, b"file")
+        assert vp is not None
+        async with tree._exclusive(vp):
+            await tree.fs.write(vp, 5, pattern(20_000), IO_SYNC, tree.cred)
+        await tree.put(vp)
+        left = bytes(memory)
+
+    async def look(tree: Tree) -> None:
+        assert await tree.read_file(b"file") == bytes(5) + pattern(20_000)
+
+    await after_a_cut(left, tmp_path / "image", look)
 
 
 @pytest.mark.logs("")
@@ -271,7 +289,7 @@ async def test_freed_blocks_are_not_used_before_they_are_free_on_the_medium(
             assert vp is not None
             found = set()
             for lbn in range(20):
-                block, _ = await tree.ext2._bmap.map(vp.data, lbn, 1)
+                block, _ = await tree.ext2._blocks.map(vp.data, lbn, 1)
                 found.add(block)
             await tree.put(vp)
             return found - {0}

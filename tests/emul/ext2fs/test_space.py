@@ -112,7 +112,7 @@ async def test_every_depth(block: int, tmp_path: Path) -> None:
     edges = [0, 11, 12, 12 + per - 1, 12 + per, 12 + per + per**2 - 1, 12 + per + per**2]
     edges += [12 + 2 * per + per**2, 12 + per + per**2 + per**3 - 1]
     async with mounted(image) as tree:
-        limit = tree.ext2._bmap.size_max
+        limit = tree.ext2._blocks.size_max
         places = [edge * block for edge in edges if (edge + 1) * block <= limit]
         assert len(places) >= 8
         async with await tree.open(b"file", os.O_RDWR | os.O_CREAT) as file:
@@ -186,7 +186,7 @@ async def test_layout(tmp_path: Path) -> None:
             groups.add(of_inode(node.data.ino))
             run, at, pieces = 0, 0, 0
             while at < 196:
-                _, run = await tree.ext2._bmap.map(child.data, at, 196 - at)
+                _, run = await tree.ext2._blocks.map(child.data, at, 196 - at)
                 at += run
                 pieces += 1
             assert pieces <= 3  # the table of the blocks behind the twelfth lies among them

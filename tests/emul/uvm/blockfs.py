@@ -28,6 +28,7 @@ from syspuffs.emul.uvm import (
     uvm_vnp_setsize,
     uvm_vnp_terminate,
 )
+from syspuffs.emul.uvm.pagedaemon import FOLIO_COST
 from syspuffs.emul.vnode import Vnode, vrele
 from syspuffs.native.constants import (
     DEV_BSHIFT,
@@ -43,6 +44,8 @@ from syspuffs.native.records import FSCRED, Buffer, Cred, Statvfs
 
 KIB = 1024
 MIB = 1024 * KIB
+OLD = b"\xff"
+"""An octet that `cold` puts into no file."""
 
 
 class SlowDisk(Disk):
@@ -90,7 +93,7 @@ class SlowDisk(Disk):
         """Do a transfer."""
         if self.bad_reads if bp.flags & B_READ else self.bad_writes:
             if bp.flags & B_READ:  # as much as half of it came
-                memoryview(bp.iov[0])[: len(bp.iov[0]) // 2] = b"?" * (len(bp.iov[0]) // 2)
+                memoryview(bp.iov[0])[: len(bp.iov[0]) // 2] = OLD * (len(bp.iov[0]) // 2)
             self._done(bp, bp.bcount, EIO)
             return
         self._transfer(bp, offset)
@@ -137,6 +140,9 @@ class BlockFs(DeadFs):
     `contiguity` is how often a block lies behind the one before. bmap waits now and then, if
     `lazy` says so.
     """
+
+    before_map: Callable[[], Awaitable[None]] | None = None
+    """What comes between the next question where blocks are and its answer."""
 
     def __init__(
         self,
@@ -206,6 +212,9 @@ class BlockFs(DeadFs):
         file: File = vp.data
         if self.lazy and self.rng.random() < 0.3:
             await wait_all_tasks_blocked()
+        before_map, self.before_map = self.before_map, None
+        if before_map is not None:
+            await before_map()
         if self.bad_maps:
             raise VfsError(EIO, "no map")
         start = offset % self.bsize
@@ -331,6 +340,22 @@ class Bench:
             await self.fs.fsync(vp, 0, 0, 0, FSCRED)
         finally:
             vp.lock.release()
+
+    def check_accounts(self) -> None:
+        """Check that the page memory counts what there is."""
+        folios = [
+            folio
+            for mount in self.kernel.mounts
+            for vp in mount
+            if vp.uobj is not None
+            for folio in vp.uobj.folios.values()
+        ]
+        figures = self.memory.statistics()
+        assert figures.folios == len(folios)
+        assert figures.octets == sum(len(folio.data) + FOLIO_COST for folio in folios)
+        for name in ("dirty", "failed", "writing"):
+            count = sum(getattr(folio, name).bit_count() for folio in folios)
+            assert getattr(figures, name) == count
 
     async def quiet(self) -> None:
         """Return when the disk, which is driven, has nothing to do."""

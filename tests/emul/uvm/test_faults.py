@@ -24,6 +24,7 @@ async def test_a_page_that_cannot_be_read_is_an_error() -> None:
         for offset, resid in ((0, 1), (0, 2 * FOLIO), (2 * FOLIO - 1, 5), (0, 1)):
             with fails(EIO):
                 await here.read(vp, offset, resid)
+        assert len(here.disk.reads) <= 12, "two tries each, and some ahead"
         await here.quiet()
         assert not pages(vp).folios, "nothing is left of them"
         with fails(EIO):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from errno import EIO
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from syspuffs.emul.uvm import FOLIO
+from syspuffs.emul.uvm.pagedaemon import FOLIO_COST
 from syspuffs.emul.vnode import Vnode
 from syspuffs.native.constants import (
     MAXPHYS,
@@ -17,8 +20,10 @@ from syspuffs.native.constants import (
     PGO_OVERWRITE,
     PGO_SYNCIO,
 )
+from syspuffs.native.errors import VfsError
 
-from .blockfs import KIB, MIB, Bench, bench, cold, pages, put
+from ..caller import fails
+from .blockfs import KIB, MIB, OLD, Bench, File, bench, cold, pages, put
 
 
 async def getpages(here: Bench, vp: Vnode, offset: int, length: int, flags: int) -> None:
@@ -270,7 +275,7 @@ async def test_a_page_comes_in_while_the_file_grows_in_memory() -> None:
 
 async def test_a_page_comes_in_after_its_file_was_cut_off() -> None:
     """What was read for the old pages touches none of the new ones."""
-    async with bench(driven=False) as here:
+    async with bench(driven=False, limit=2 * FOLIO) as here:
         vp = await cold(here, PAGE_SIZE + 100)
         await getpages(here, vp, 0, 2 * PAGE_SIZE, 0)
         await here.truncate(vp, 0)
@@ -278,17 +283,124 @@ async def test_a_page_comes_in_after_its_file_was_cut_off() -> None:
         await here.write(vp, 0, data)
         here.disk.finish()
         assert await here.read(vp) == data
-        await put(vp)
+        here.check_accounts()
+        # Nor does it make room in their place.
+        here.heal()
+        other = here.fs.vnode(2)
+        await here.truncate(other, 4 * FOLIO)
+        await here.write(other, 0, bytes(2 * FOLIO))
+        assert await here.read(vp) == data
+        here.check_accounts()
+        await put(vp, other)
 
 
-async def test_a_memory_of_two_folios() -> None:
+@pytest.mark.parametrize("limit", [10 * KIB, FOLIO, FOLIO + FOLIO_COST + 100, 3 * FOLIO])
+async def test_a_small_memory(limit: int) -> None:
     """Nobody loses the folio that he has for the one that he needs as well."""
-    async with bench(limit=FOLIO) as here:
+    async with bench(limit=limit) as here:
         vp = await cold(here, 4 * FOLIO)
         expected = bytearray(await here.read(vp))
-        for offset in (FOLIO - 10, 3 * FOLIO - 1, 5):
+        for offset in (FOLIO - 10, 3 * FOLIO - 10, 5, 2 * FOLIO - 10):
             await here.read(vp, offset & -FOLIO, 1)
             await here.write(vp, offset, b"-" * 20)
             expected[offset : offset + 20] = b"-" * 20
+        await getpages(here, vp, 0, 4 * FOLIO, PGO_SYNCIO)
         assert await here.read(vp) == expected
+        await put(vp)
+
+
+async def test_old_octets_are_never_seen() -> None:
+    """Half of what cannot be read has come, and stays in memory until it is zeroed."""
+    async with bench(bsize=KIB) as here:
+        vp = await cold(here, 4 * PAGE_SIZE)
+        file = here.fs.files[1]
+        await getpages(here, vp, 3 * PAGE_SIZE, PAGE_SIZE, PGO_SYNCIO)  # so that memory stays
+        here.disk.bad_reads = True
+        for page in range(3):
+            with fails(EIO):
+                await getpages(here, vp, page * PAGE_SIZE, PAGE_SIZE, PGO_SYNCIO)
+        assert OLD in pages(vp).folios[0].data
+        here.disk.bad_reads = False
+        # A hole, and two pages with a hole in front and behind.
+        for index in (0, 1, 2, 3, 4, 5, 10, 11):
+            here.fs.free.add(file.blocks.pop(index))
+        expected = here.fs.on_disk(vp)
+        assert expected.count(b"\0") > PAGE_SIZE
+        assert await here.read(vp) == expected
+        # A last page of which all is overwritten.
+        await here.truncate(vp, 4 * PAGE_SIZE + 100)
+        await here.write(vp, vp.size - 1, b"x")
+        await here.putpages(vp, PGO_CLEANIT | PGO_SYNCIO)
+        await here.putpages(vp, PGO_FREE, 4 * PAGE_SIZE, 5 * PAGE_SIZE)
+        here.disk.bad_reads = True
+        with fails(EIO):
+            await getpages(here, vp, 4 * PAGE_SIZE, PAGE_SIZE, PGO_SYNCIO)
+        await here.write(vp, 4 * PAGE_SIZE, b"x" * 101)
+        await here.truncate(vp, 5 * PAGE_SIZE)
+        assert OLD not in await here.read(vp, 3 * PAGE_SIZE)
+        here.disk.bad_reads = False
+        await put(vp)
+
+
+async def test_old_octets_behind_the_end_are_never_seen() -> None:
+    """A crash left more in the last block than the file had."""
+    async with bench(bsize=2 * KIB) as here:
+        file = here.fs.files.setdefault(1, File(1))
+        for size in (100, PAGE_SIZE + 100, FOLIO + 3 * KIB + 1):
+            for grow in ("read first", "set size", "write far", "write near", "overwrite"):
+                vp = await cold(here, size)
+                last = file.blocks[(size - 1) // (2 * KIB)]
+                start, end = last * 2 * KIB + size % (2 * KIB), (last + 1) * 2 * KIB
+                here.disk.image[start:end] = OLD * (end - start)
+                if grow == "read first":
+                    assert OLD not in await here.read(vp)
+                if grow == "write far":
+                    await here.write(vp, 3 * FOLIO, b"x")
+                elif grow == "write near":
+                    await here.write(vp, size + 1, b"x")
+                elif grow == "overwrite":
+                    await here.write(vp, size & -PAGE_SIZE, b"x" * (size % PAGE_SIZE + 1))
+                await here.truncate(vp, 4 * FOLIO)
+                assert OLD not in await here.read(vp)
+                await here.fsync(vp)
+                assert OLD not in here.fs.on_disk(vp)
+                await here.putpages(vp, PGO_FREE)
+                assert OLD not in await here.read(vp)
+                await here.truncate(vp, 0)
+                await put(vp)
+
+
+async def test_what_changes_while_blocks_are_looked_for() -> None:
+    async with bench(bsize=KIB) as here:
+        vp = here.fs.vnode(1)
+        await here.truncate(vp, FOLIO)
+        await here.write(vp, 0, b"1" * KIB)
+
+        async def write() -> None:
+            await here.write(vp, 2 * KIB, b"2" * KIB)
+
+        here.fs.before_map = write
+        await here.putpages(vp, PGO_CLEANIT)
+        await here.fsync(vp)
+        assert here.fs.on_disk(vp)[: 3 * KIB] == b"1" * KIB + bytes(KIB) + b"2" * KIB
+
+        async def cut() -> None:
+            await here.truncate(vp, PAGE_SIZE)
+            raise VfsError(EIO, "of no concern any more")
+
+        await here.write(vp, 0, b"3" * FOLIO)
+        here.fs.before_map = cut
+        await here.putpages(vp, PGO_CLEANIT | PGO_SYNCIO)
+        assert here.fs.on_disk(vp) == b"3" * PAGE_SIZE
+
+        # Somebody else writes some of the pages.
+        async def put_some() -> None:
+            await here.putpages(vp, PGO_CLEANIT, 4 * PAGE_SIZE, 7 * PAGE_SIZE)
+
+        await here.write(vp, 0, bytes(range(256)) * (FOLIO // 256))
+        here.fs.before_map = put_some
+        here.disk.writes.clear()
+        await here.fsync(vp)
+        assert here.fs.on_disk(vp) == bytes(range(256)) * (FOLIO // 256)
+        assert sum(length for _, length in here.disk.writes) == FOLIO
         await put(vp)

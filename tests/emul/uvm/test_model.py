@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syspuffs.emul.uvm import FOLIO
-from syspuffs.emul.uvm.pagedaemon import FOLIO_COST
 from syspuffs.native.constants import (
     PAGE_SIZE,
     PGO_CLEANIT,
@@ -21,7 +20,7 @@ from syspuffs.native.constants import (
     PGO_SYNCIO,
 )
 
-from .blockfs import KIB, MIB, Bench, bench, pages, put
+from .blockfs import KIB, MIB, Bench, bench, put
 
 FILES = 2
 
@@ -104,9 +103,7 @@ class Model:
         memory = self.here.memory
         figures = memory.statistics()
         assert figures.dirty == figures.writing == figures.failed == 0
-        folios = [folio for vp in self.vps for folio in pages(vp).folios.values()]
-        assert figures.folios == len(folios)
-        assert figures.octets == sum(len(folio.data) + FOLIO_COST for folio in folios)
+        self.here.check_accounts()
         assert not memory.dirty_objects
         await put(*self.vps)
 

@@ -72,7 +72,48 @@ async def test_whole_pages_are_written_without_being_read() -> None:
             # A last page whose rest lies behind the end.
             now(here.fs.write(vp, 3 * FOLIO, bytes(FOLIO + 1), 0, here.cred))
             now(here.fs.write(vp, vp.size + 3 * PAGE_SIZE - 1, b"x", 0, here.cred))
+            # The last page of the file, with all that is in it.
+            now(here.fs.write(vp, vp.size & -PAGE_SIZE, bytes(PAGE_SIZE - 1), 0, here.cred))
         assert here.disk.reads == []
+        await here.putpages(vp, PGO_CLEANIT | PGO_FREE)
+        here.disk.finish()
+        with locked(vp):
+            now(here.fs.write(vp, vp.size & -PAGE_SIZE, bytes(PAGE_SIZE - 1), 0, here.cred))
+        assert here.disk.reads == []
+        await put(vp)
+
+
+async def test_a_page_that_is_being_read_is_not_written_to() -> None:
+    async with bench(driven=False) as here:
+        vp = await cold(here, FOLIO)
+        for offset, length in ((0, FOLIO), (PAGE_SIZE, 2 * PAGE_SIZE), (5, 5)):
+            await here.putpages(vp, PGO_FREE)
+            await here.fs.getpages(vp, 0, FOLIO, 0)
+            async with here.nursery() as nursery:
+                nursery.start_soon(here.write, vp, offset, b"x" * length)
+                await wait_all_tasks_blocked()
+                assert nursery.child_tasks
+                here.disk.finish()
+            assert (await here.read(vp))[offset : offset + length] == b"x" * length
+            async with here.nursery() as nursery:
+                nursery.start_soon(here.fsync, vp)
+                await wait_all_tasks_blocked()
+                here.disk.finish()
+        await put(vp)
+
+
+async def test_pages_stay_while_blocks_are_taken() -> None:
+    async with bench() as here:
+        vp = await cold(here, FOLIO)
+        expected = bytearray(await here.read(vp))
+
+        async def alloc() -> None:
+            await here.putpages(vp, PGO_CLEANIT | PGO_FREE)
+
+        with locked(vp):
+            await ubc_write(vp, 5, b"x", alloc)
+        expected[5] = ord("x")
+        assert await here.read(vp) == expected
         await put(vp)
 
 
@@ -113,7 +154,6 @@ async def test_no_space_changes_nothing() -> None:
                 await here.write(vp, offset, bytes(100 * KIB))
         assert vp.size == 10 * KIB
         assert await here.read(vp) == before
-        assert pages(vp).is_clean
         assert here.memory.octets == octets
         await put(vp)
 
@@ -143,10 +183,16 @@ async def test_a_full_cluster_begins_its_way_at_once() -> None:
         assert sum(length for _, length in here.disk.writes) == 2 * MAXPHYS
         assert not pages(vp).ndirty
         here.disk.finish()
+        # A write that fills a cluster in its middle.
+        here.disk.writes.clear()
+        await here.write(vp, 2 * MIB + PAGE_SIZE, bytes(2 * MIB))
+        assert sum(length for _, length in here.disk.writes) == MAXPHYS
+        here.disk.finish()
+        here.disk.writes.clear()
         # One that is full for the second time goes a second time, but not twice at once.
         await here.write(vp, 0, bytes(MAXPHYS))
         await here.write(vp, 0, bytes(MAXPHYS))
-        assert sum(length for _, length in here.disk.writes) == 3 * MAXPHYS
+        assert sum(length for _, length in here.disk.writes) == MAXPHYS
         await put(vp)
 
 
