@@ -72,6 +72,8 @@ class Mount:
             self._make = DebugVnode
         self.covered: Vnode | None = None
         self.is_rdonly = rdonly
+        self.rdonly_reason = ""
+        """Why the file system lets nobody write although that was asked for; for people."""
         self.is_alive = True
         self.is_unmounting = False
         """An unmount is under way that may still be vetoed."""

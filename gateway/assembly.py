@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -13,6 +14,8 @@ from .options import HOST_GROUP, Settings, host_options, parse_words
 from .sshwords import PSSHFS_GROUP
 from .stack import Element, Ground, built
 from .status import CommandError, Status
+
+_log = logging.getLogger(__name__)
 
 
 def stack_command(
@@ -44,7 +47,9 @@ def stack_command(
     async def attach() -> AsyncIterator[Attachment]:
         async with built(elements, ground) as stack:
             told, given = options, words
-            if stack.is_rdonly and not options.readonly:
+            for reason in stack.rdonly_reasons:
+                # Critical: lesser things are not said on the terminal while it is being mounted.
+                _log.critical("%s: mounted read-only: %s", special, reason)
                 told, given = replace(options, readonly=True), [*words, "ro"]
             yield Attachment(stack.server, place, told, given, forget=stack.forget)
 

@@ -352,10 +352,10 @@ class Stack:
     parts: tuple[Any, ...]
 
     @property
-    def is_rdonly(self) -> bool:
-        """Whether some file system in it lets nobody write, for reasons of its own or not."""
+    def rdonly_reasons(self) -> list[str]:
+        """Why file systems in it let nobody write, where that was not asked for."""
         mounts = (getattr(part, "mount", None) for part in self.parts)
-        return any(mount is not None and mount.is_rdonly for mount in mounts)
+        return [mount.rdonly_reason for mount in mounts if mount and mount.rdonly_reason]
 
     async def forget(self) -> None:
         """Have each part that remembers something of its own accord drop it."""

@@ -104,7 +104,8 @@ class VfsOps(InodeOps):
             reasons = _reasons(sb)
             if reasons:
                 mount.is_rdonly = True
-                _log.warning("ext2fs: %s: mounted read-only: %s", name, "; ".join(reasons))
+                mount.rdonly_reason = "; ".join(reasons)
+                _log.warning("ext2fs: %s: mounted read-only: %s", name, mount.rdonly_reason)
         self._volume = Volume(devvp, sb, Groups(sb, table), name, rdonly=mount.is_rdonly)
         self._volume.on_error = self._on_error
         self._alloc = Allocator(self._volume)

@@ -98,7 +98,7 @@ class Pagein(Cluster):
         super().__init__(uobj)
         # What is behind the end of the file, in the last folio.
         base = (end - 1) & -FOLIO
-        self._tail = (size - base, end - base) if size < end else None
+        self._tail = slice(size - base, end - base) if size < end else None
         if extents:
             for folio, _, _ in uobj.within(offset, end):
                 # As much as the file has there: it need not be moved when its neighbours come.
@@ -127,9 +127,8 @@ class Pagein(Cluster):
         uobj, memory = self._uobj, self._uobj.memory
         memory.pagein_errors += self.error != 0
         if self._tail is not None:
-            start, stop = self._tail
-            with memoryview(self._parts[-1][1]) as view:
-                view[start:stop] = bytes(len(view[start:stop]))
+            tail = memoryview(self._parts[-1][1])[self._tail]
+            tail[:] = bytes(len(tail))
         for folio, data, mask in self._parts:
             if uobj.folios.get(folio.index) is not folio:
                 continue  # cut off meanwhile
