@@ -45,12 +45,15 @@ class UvmAobj(Pages):
 
     def growth(self, offset: int, length: int) -> int:
         """Return by how much `allocated` would grow if `length` octets were stored at `offset`."""
+        folios = self.folios
+        end = offset + length
         grown = 0
-        for index, _, end in spans(offset, offset + length):
-            folio = self.folios.get(index)
+        for index in range(offset >> FOLIO_SHIFT, (end + FOLIO_MASK) >> FOLIO_SHIFT):
+            folio = folios.get(index)
             stored = 0 if folio is None else len(folio.data)
-            if end > stored:
-                grown += _round_page(end) - _round_page(stored)
+            needed = min(end - (index << FOLIO_SHIFT), FOLIO)
+            if needed > stored:
+                grown += _round_page(needed) - _round_page(stored)
         return grown
 
     def copyin(self, offset: int, data: Buffer) -> None:

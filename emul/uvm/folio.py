@@ -135,7 +135,8 @@ class Folio:
         if start >= stored < end:
             # The usual growth: at the end, without writing zeros first.
             try:
-                self.data += ZEROS[: start - stored]
+                if stored < start:
+                    self.data += ZEROS[: start - stored]
                 self.data += octets
             except BufferError:
                 self.data = self.data + ZEROS[: start - stored] + octets

@@ -55,7 +55,7 @@ class Statistics(NamedTuple):
 class Backlog:
     """How many pages of one mount are dirty, are being written, could not be written."""
 
-    __slots__ = ("__weakref__", "dirty", "failed", "writing")
+    __slots__ = ("dirty", "failed", "writing")
 
     def __init__(self) -> None:
         self.dirty = 0

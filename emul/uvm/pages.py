@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .folio import FOLIO, FOLIO_MASK, FOLIO_SHIFT, ZEROS, Folio, page_mask
+from ...native.constants import PAGE_SHIFT
+from .folio import ALL_PAGES, FOLIO, FOLIO_MASK, FOLIO_SHIFT, ZEROS, Folio, page_mask
 
 
 class Pages:
@@ -26,7 +27,9 @@ class Pages:
         start = offset & FOLIO_MASK
         folio = folios.get(index)
         if start + length <= FOLIO:
-            if folio is None or page_mask(start, start + length) & ~folio.valid:
+            # `page_mask`, written out: this is where small reads spend their time.
+            last = (start + length - 1) >> PAGE_SHIFT
+            if folio is None or (2 << last) - (1 << (start >> PAGE_SHIFT)) & ~folio.valid:
                 absent = self.absent(length)
                 return None if absent is None else bytes(absent)
             folio.referenced = True
@@ -36,7 +39,9 @@ class Pages:
         pieces = []
         while length:
             here = min(FOLIO - start, length)
-            if folio is None or page_mask(start, start + here) & ~folio.valid:
+            if folio is None or (
+                folio.valid != ALL_PAGES and page_mask(start, start + here) & ~folio.valid
+            ):
                 absent = self.absent(here)
                 if absent is None:
                     return None

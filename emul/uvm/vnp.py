@@ -39,13 +39,13 @@ async def uvm_vnp_setsize(vp: Vnode, size: int) -> None:
         vp.size = size
         uobj.generation += 1
         return
-    page, folio = size & -PAGE_SIZE, size & -FOLIO
+    page, base = size & -PAGE_SIZE, size & -FOLIO
     rest = size % uobj.bsize
-    wired = uobj.wire(folio, folio + 1)
+    wired = uobj.wire(base, base + 1)
     try:
         if rest:
             await vp.fs.getpages(vp, page, PAGE_SIZE, PGO_SYNCIO)
-        while size > folio and uobj.is_reading(folio, folio + FOLIO):
+        while size > base and uobj.is_reading(base, base + FOLIO):
             await uobj.wait(cancellable=True)  # or it would land behind the end
         if vp.uobj is not uobj:
             raise VfsError(ENXIO, "the vnode died")
@@ -53,8 +53,8 @@ async def uvm_vnp_setsize(vp: Vnode, size: int) -> None:
         vp.size = size
         uobj.generation += 1
         uobj.cut(size)
-        if rest and len(wired[0].data) > page - folio:  # and no hole
-            uobj.set_dirty(wired[0], page_mask(page - folio, size - folio))
+        if rest and len(wired[0].data) > page - base:  # and no hole
+            uobj.set_dirty(wired[0], page_mask(page - base, size - base))
     finally:
         uobj.unwire(wired)
     while any(out.end > size for out in uobj.pageouts):
@@ -70,13 +70,12 @@ async def uvm_zero_tail(vp: Vnode, uobj: UvmObject) -> None:
     size = vp.size
     if not size % uobj.bsize:
         return
-    page = size & -PAGE_SIZE
+    page, base = size & -PAGE_SIZE, size & -FOLIO
     wired = uobj.wire(page, size)
     try:
         await vp.fs.getpages(vp, page, PAGE_SIZE, PGO_SYNCIO)
         if vp.uobj is not uobj:
             raise VfsError(ENXIO, "the vnode died")
-        base = size & -FOLIO
         if len(wired[0].data) > page - base:  # and no hole
             uobj.set_dirty(wired[0], page_mask(page - base, size - base))
     finally:

@@ -6,18 +6,13 @@ none. New blocks have old octets in them, and lie next to each other only someti
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from errno import EIO, ENOSPC
-from random import Random
 
-import trio
 from trio.testing import wait_all_tasks_blocked
 
-from syspuffs.emul.bio import B_READ, Buf
+from syspuffs.emul.bio import Buf
 from syspuffs.emul.dead import DeadFs
-from syspuffs.emul.kernel import Kernel
-from syspuffs.emul.rumpuser import Disk
 from syspuffs.emul.specfs import spec_mount, spec_unmount
 from syspuffs.emul.uvm import (
     UvmObject,
@@ -28,102 +23,18 @@ from syspuffs.emul.uvm import (
     uvm_vnp_setsize,
     uvm_vnp_terminate,
 )
-from syspuffs.emul.uvm.pagedaemon import FOLIO_COST
-from syspuffs.emul.vnode import Vnode, vrele
+from syspuffs.emul.vnode import Vnode
 from syspuffs.native.constants import (
     DEV_BSHIFT,
     PAGE_SIZE,
-    PGO_ALLPAGES,
     PGO_CLEANIT,
-    PGO_FREE,
     PGO_SYNCIO,
     Vtype,
 )
 from syspuffs.native.errors import VfsError
-from syspuffs.native.records import FSCRED, Buffer, Cred, Statvfs
+from syspuffs.native.records import Buffer, Cred, Statvfs
 
-KIB = 1024
-MIB = 1024 * KIB
-OLD = b"\xff"
-"""An octet that `cold` puts into no file."""
-
-
-class SlowDisk(Disk):
-    """A disk in memory that does what it was asked for later, in any order.
-
-    The memory of a transfer is read or written when it is over, or when it begins: `rng` says. With
-    `is_fast` all is done at once. `fail` names the next transfers that fail (None: all).
-    """
-
-    def __init__(self, size: int, rng: Random) -> None:
-        super().__init__("slow", size, rdonly=False)
-        self.image = bytearray(rng.randbytes(64 * KIB) * (size // (64 * KIB)))
-        self.rng = rng
-        self.is_fast = False
-        self.queue: list[tuple[Buf, int]] = []
-        self.reads: list[tuple[int, int]] = []
-        self.writes: list[tuple[int, int]] = []
-        self.bad_reads = False
-        self.bad_writes = False
-        self.on_write: Callable[[Buf, int], None] = lambda bp, offset: None
-        self._asked = trio.Event()
-
-    def _start(self, bp: Buf, offset: int) -> None:
-        (self.reads if bp.flags & B_READ else self.writes).append((offset, bp.bcount))
-        if self.is_fast:
-            self.complete(bp, offset)
-            return
-        if not bp.flags & B_READ and not self.bad_writes and self.rng.random() < 0.5:
-            self._transfer(bp, offset)
-        self.queue.append((bp, offset))
-        self._asked.set()
-
-    def _transfer(self, bp: Buf, offset: int) -> None:
-        if not bp.flags & B_READ:
-            self.on_write(bp, offset)
-        for piece in bp.iov:
-            view = memoryview(piece)
-            if bp.flags & B_READ:
-                view[:] = self.image[offset : offset + len(view)]
-            else:
-                self.image[offset : offset + len(view)] = view
-            offset += len(view)
-
-    def complete(self, bp: Buf, offset: int) -> None:
-        """Do a transfer."""
-        if self.bad_reads if bp.flags & B_READ else self.bad_writes:
-            if bp.flags & B_READ:  # as much as half of it came
-                memoryview(bp.iov[0])[: len(bp.iov[0]) // 2] = OLD * (len(bp.iov[0]) // 2)
-            self._done(bp, bp.bcount, EIO)
-            return
-        self._transfer(bp, offset)
-        self._done(bp, 0, 0)
-
-    def step(self) -> None:
-        """Complete one transfer of those that wait."""
-        bp, offset = self.queue.pop(self.rng.randrange(len(self.queue)))
-        self.complete(bp, offset)
-
-    def finish(self) -> None:
-        """Complete all that wait now."""
-        while self.queue:
-            self.step()
-
-    async def run(self) -> None:
-        """Complete transfers whenever nobody else has anything to do."""
-        while True:
-            await self._asked.wait()
-            await wait_all_tasks_blocked()
-            if self.queue:
-                self.step()
-            if not self.queue:
-                self._asked = trio.Event()
-
-    async def _flush(self) -> None:
-        """Do nothing: there is no cache."""
-
-    async def _close(self) -> None:
-        """Do nothing."""
+from .slowdisk import SlowDisk
 
 
 class File:
@@ -301,151 +212,3 @@ class BlockFs(DeadFs):
 
     async def putpages(self, vp: Vnode, offlo: int, offhi: int, flags: int) -> None:
         await genfs_putpages(vp, offlo, offhi, flags)
-
-
-class Bench:
-    """A kernel with one such file system, and a client that keeps the rules of locks."""
-
-    cred = FSCRED
-
-    def __init__(self, kernel: Kernel, fs: BlockFs) -> None:
-        self.kernel = kernel
-        self.memory = kernel.pages
-        self.fs = fs
-        self.disk = fs.disk
-
-    async def read(self, vp: Vnode, offset: int = 0, resid: int = 1 << 40) -> bytes:
-        await vp.lock.shared()
-        try:
-            return bytes(await self.fs.read(vp, offset, resid, 0, FSCRED))
-        finally:
-            vp.lock.release()
-
-    async def write(self, vp: Vnode, offset: int, data: Buffer) -> None:
-        await self._exclusively(vp, lambda: self.fs.write(vp, offset, data, 0, FSCRED))
-
-    async def truncate(self, vp: Vnode, size: int) -> None:
-        await self._exclusively(vp, lambda: self.fs.truncate(vp, size))
-
-    async def _exclusively(self, vp: Vnode, operation: Callable[[], Awaitable[None]]) -> None:
-        await vp.lock.exclusive()
-        try:
-            await operation()
-        finally:
-            vp.lock.release()
-
-    async def fsync(self, vp: Vnode) -> None:
-        await vp.lock.shared()
-        try:
-            await self.fs.fsync(vp, 0, 0, 0, FSCRED)
-        finally:
-            vp.lock.release()
-
-    def check_accounts(self) -> None:
-        """Check that the page memory counts what there is."""
-        folios = [
-            folio
-            for mount in self.kernel.mounts
-            for vp in mount
-            if vp.uobj is not None
-            for folio in vp.uobj.folios.values()
-        ]
-        figures = self.memory.statistics()
-        assert figures.folios == len(folios)
-        assert figures.octets == sum(len(folio.data) + FOLIO_COST for folio in folios)
-        for name in ("dirty", "failed", "writing"):
-            count = sum(getattr(folio, name).bit_count() for folio in folios)
-            assert getattr(figures, name) == count
-
-    async def quiet(self) -> None:
-        """Return when the disk, which is driven, has nothing to do."""
-        while self.disk.queue:
-            await wait_all_tasks_blocked()
-
-    def heal(self) -> None:
-        """Make the disk fast and well, so that everything ends."""
-        self.disk.is_fast = True
-        self.disk.bad_reads = self.disk.bad_writes = self.fs.bad_maps = False
-        self.disk.finish()
-
-    @asynccontextmanager
-    async def nursery(self) -> AsyncIterator[trio.Nursery]:
-        """Open a nursery in which tasks may wait for the disk; a failure heals that."""
-        async with trio.open_nursery() as nursery:
-            try:
-                yield nursery
-            except BaseException:
-                self.heal()
-                raise
-
-    async def putpages(self, vp: Vnode, flags: int, lo: int = 0, hi: int = 0) -> None:
-        """Without a lock, as the page daemon does it."""
-        await self.fs.putpages(vp, lo, hi, flags | (0 if lo or hi else PGO_ALLPAGES))
-
-
-@asynccontextmanager
-async def bench(
-    *,
-    bsize: int = PAGE_SIZE,
-    size: int = 16 * MIB,
-    limit: int = 64 * MIB,
-    seed: int = 0,
-    contiguity: float = 1,
-    lazy: bool = False,
-    driven: bool = True,
-) -> AsyncIterator[Bench]:
-    """Give a `Bench`; if `driven`, its disk completes what it is asked for by itself.
-
-    In the end the disk is fast and well, so that everything ends, whatever has failed.
-    """
-    disk = SlowDisk(size, Random(seed))
-    fs = BlockFs(disk, bsize, contiguity=contiguity, lazy=lazy)
-    async with trio.open_nursery() as nursery:
-        async with Kernel(pagemem=limit) as kernel:
-            mount = await kernel.mount(fs)
-            if driven:
-                nursery.start_soon(disk.run)
-            here = Bench(kernel, fs)
-            try:
-                yield here
-            finally:
-                here.heal()
-            await kernel.unmount(mount)
-        nursery.cancel_scope.cancel()
-
-
-async def put(*vps: Vnode) -> None:
-    """Drop references."""
-    for vp in vps:
-        await vrele(vp)
-
-
-def pages(vp: Vnode) -> UvmObject:
-    assert isinstance(vp.uobj, UvmObject)
-    return vp.uobj
-
-
-async def cold(here: Bench, size: int) -> Vnode:
-    """Return a file of `size` octets that is on the disk and not in memory."""
-    vp = here.fs.vnode(1)
-    here.disk.is_fast = True
-    await here.write(vp, 0, (bytes(range(1, 251)) * (size // 250 + 1))[:size])
-    await here.putpages(vp, PGO_CLEANIT | PGO_FREE | PGO_SYNCIO)
-    assert not pages(vp).folios
-    here.disk.is_fast = False
-    here.disk.reads.clear()
-    here.disk.writes.clear()
-    return vp
-
-
-@asynccontextmanager
-async def second(here: Bench) -> AsyncIterator[Bench]:
-    """Give another mount, with a disk of its own, in the kernel of `here`."""
-    fs = BlockFs(SlowDisk(16 * MIB, Random(1)), contiguity=1)
-    mount = await here.kernel.mount(fs)
-    there = Bench(here.kernel, fs)
-    try:
-        yield there
-    finally:
-        there.heal()
-    await here.kernel.unmount(mount)

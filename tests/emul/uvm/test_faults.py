@@ -11,7 +11,8 @@ from syspuffs.emul.uvm import FOLIO
 from syspuffs.native.constants import MAXPHYS, PAGE_SIZE, PGO_CLEANIT, PGO_FREE, PGO_SYNCIO
 
 from ..caller import fails
-from .blockfs import KIB, MIB, bench, cold, pages, put
+from .bench import bench, cold, pages, put
+from .slowdisk import KIB, MIB
 
 DELAYED = pytest.mark.logs("slow: delayed writes fail")
 

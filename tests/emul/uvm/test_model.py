@@ -20,7 +20,8 @@ from syspuffs.native.constants import (
     PGO_SYNCIO,
 )
 
-from .blockfs import KIB, MIB, Bench, bench, put
+from .bench import Bench, bench, put
+from .slowdisk import KIB, MIB
 
 FILES = 2
 

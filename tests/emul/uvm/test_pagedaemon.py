@@ -15,7 +15,8 @@ from syspuffs.native.constants import PAGE_SIZE, PGO_CLEANIT, PGO_DEACTIVATE, PG
 from syspuffs.native.errors import VfsError
 
 from ..caller import fails
-from .blockfs import KIB, MIB, bench, cold, pages, put, second
+from .bench import bench, cold, pages, put, second
+from .slowdisk import KIB, MIB
 
 # Read-ahead.
 

@@ -22,7 +22,8 @@ from syspuffs.native.constants import MAXPHYS, PAGE_SIZE, PGO_CLEANIT, PGO_FREE,
 from syspuffs.native.errors import VfsError
 
 from ..caller import Caller, fails, mounted, now
-from .blockfs import KIB, MIB, bench, cold, pages, put
+from .bench import bench, cold, pages, put
+from .slowdisk import KIB, MIB
 
 
 @contextmanager
