@@ -25,6 +25,7 @@ from .sshwords import PSSHFS_GROUP, SSH_GROUP
 from .status import CommandError, Status
 
 if TYPE_CHECKING:
+    from ..emul.rumpuser import HostDisk
     from ..layers.ops import FileServer
 
 SEPARATOR: Final = "|"
@@ -119,6 +120,12 @@ async def _tmpfs(_below: None, ground: Ground) -> AsyncIterator[Any]:
     yield TmpFs(os.fsencode(ground.special), **ground.settings[TMPFS_GROUP.title])
 
 
+_DISK_PATIENCE: Final = 3.0
+"""How long a disk may be in use, seconds: umount(8) returns before who served the mount has written
+everything and has let go of the disk."""
+_DISK_POLL: Final = 0.05
+
+
 @asynccontextmanager
 async def _ext2fs(below: Any, ground: Ground) -> AsyncIterator[Any]:
     import trio
@@ -126,15 +133,22 @@ async def _ext2fs(below: Any, ground: Ground) -> AsyncIterator[Any]:
     from ..emul.ext2fs import Ext2Fs
     from ..emul.rumpuser import open_disk
 
+    async def opened() -> HostDisk:
+        deadline = trio.current_time() + _DISK_PATIENCE
+        while True:
+            try:
+                return open_disk(mntfromname, rdonly=ground.readonly)
+            except VfsError as exc:
+                if exc.errno != EBUSY or trio.current_time() >= deadline:
+                    raise _no_device(exc) from exc
+            await trio.sleep(_DISK_POLL)
+
     mntfromname = os.fsencode(ground.special)
     if below is not None:
         image = ground.settings[VND_GROUP.title]["image"]
         yield Ext2Fs(below, mntfromname=mntfromname.rstrip(b"/") + b"/" + os.fsencode(image))
         return
-    try:
-        disk = open_disk(mntfromname, rdonly=ground.readonly)
-    except VfsError as exc:
-        raise _no_device(exc) from exc
+    disk = await opened()
     try:
         yield Ext2Fs(disk)
     finally:

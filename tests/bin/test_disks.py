@@ -99,6 +99,17 @@ def test_killed_without_warning(point: Path, tmp_path: Path) -> None:
     assert (point / "file").read_bytes() == b"promised" * 1000
 
 
+def test_mounted_again_at_once(point: Path, tmp_path: Path) -> None:
+    """The next mount waits until the last one has written everything."""
+    image = make_image(tmp_path / "image", 64 * MIB)
+    assert _mount(image, point).returncode == 0
+    (point / "file").write_bytes(bytes(range(256)) * (32 * MIB // 256))
+    unmount(point)
+    done = _mount(image, point)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (point / "file").read_bytes() == bytes(range(256)) * (32 * MIB // 256)
+
+
 def test_two_mounts_of_one_image(point: Path, tmp_path: Path) -> None:
     image = make_image(tmp_path / "image", 8 * MIB)
     other = tmp_path / "other"
