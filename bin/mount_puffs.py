@@ -11,7 +11,7 @@ from ..gateway.commandline import CommandParser, help_sections, run_command
 from ..gateway.mounting import run_mount
 from ..gateway.options import HOST_GROUP
 from ..gateway.sshwords import PSSHFS_GROUP
-from ..gateway.stack import TMPFS_GROUP, element_lines, parse_stack
+from ..gateway.stack import TMPFS_GROUP, VND_GROUP, element_lines, parse_stack
 
 PROGRAM: Final = "mount_puffs"
 
@@ -20,12 +20,14 @@ _USAGE: Final = "%(prog)s -t STACK [options] special mountpoint"
 _DESCRIPTION: Final = """\
 Mount a stack of elements in one process. STACK is written as the mount shows it
 afterwards: 'puffs|p2k|puffs|psshfs'. `special` is what the bottom element takes:
-[user@]host[:path] for psshfs, any text for tmpfs."""
+[user@]host[:path] for psshfs, a disk image or block device for ext2fs, any text for tmpfs."""
 
 _EXAMPLES: Final = """\
   mount_puffs -t 'puffs|p2k|puffs|psshfs' host:/pub /puffs
   mount_puffs -t 'puffs|p2k|tmpfs' -o size=64M,mode=0755 none /mnt
   mount_puffs -t 'puffs|psshfs' -o port=2222,cache_timeout=5 host: /mnt
+  mount_puffs -t 'puffs|p2k|ext2fs' -o ro disk.img /mnt
+  mount_puffs -t 'puffs|p2k|ext2fs|vnd|puffs|psshfs' -o image=disk.img host:/images /mnt
   umount /mnt                      (as a user: fusermount3 -u /mnt)"""
 
 _ENVIRONMENT: Final = """\
@@ -70,7 +72,7 @@ def _parser() -> CommandParser:
 
 def _more() -> str:
     elements = "Elements of a stack:\n" + "\n".join(element_lines()) + "\n\n"
-    groups = [HOST_GROUP, TMPFS_GROUP, PSSHFS_GROUP]
+    groups = [HOST_GROUP, TMPFS_GROUP, VND_GROUP, PSSHFS_GROUP]
     return elements + help_sections(groups, _EXAMPLES, _ENVIRONMENT, ssh=True)
 
 

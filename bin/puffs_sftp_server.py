@@ -12,7 +12,7 @@ from ..gateway.options import octal
 from ..gateway.sftp.permitted import NAMES, Permitted
 from ..gateway.sftp.stdio import FACILITIES, LEVELS, StdioCommand, expand_start, run_stdio
 from ..gateway.sshwords import PSSHFS_GROUP
-from ..gateway.stack import TMPFS_GROUP, element_lines, parse_served
+from ..gateway.stack import TMPFS_GROUP, VND_GROUP, element_lines, parse_served
 from ..gateway.status import CommandError, Status
 
 PROGRAM: Final = "puffs_sftp_server"
@@ -25,8 +25,8 @@ _DESCRIPTION: Final = """\
 Serve a stack of elements to one SFTP client on standard input and output, as sshd's
 Subsystem and ForceCommand want it, and `sftp -D`. STACK is written as mount_puffs has it,
 without the first 'puffs': 'psshfs', 'p2k|tmpfs', 'p2k|puffs|psshfs'. `special` is what the
-bottom element takes: [user@]host[:path] for psshfs, any text for tmpfs. The psshfs options
-write_behind and cache_timeout are 0 here unless they are given."""
+bottom element takes: [user@]host[:path] for psshfs, an image or device for ext2fs, any text
+for tmpfs. The psshfs options write_behind and cache_timeout are 0 here unless they are given."""
 
 _EXAMPLES: Final = """\
   Subsystem sftp /usr/bin/puffs_sftp_server -t psshfs files.example.org:/pub   (sshd_config)
@@ -150,7 +150,7 @@ def _parser() -> CommandParser:
 
 def _more() -> str:
     elements = "Elements of a stack:\n" + "\n".join(element_lines(mounted=False)) + "\n\n"
-    groups = [TMPFS_GROUP, PSSHFS_GROUP]
+    groups = [TMPFS_GROUP, VND_GROUP, PSSHFS_GROUP]
     return elements + help_sections(groups, _EXAMPLES, _ENVIRONMENT, ssh=True, served=True)
 
 

@@ -91,6 +91,8 @@ need_for_tests() {
     need openssh-server have sshd
     need openssh-sftp-server test -x /usr/lib/openssh/sftp-server
     need openssh-client have ssh
+    need e2fsprogs have mke2fs
+    need mount have losetup
     for program in sshfs git rsync sqlite3 clang curl lftp rclone restic perl; do
         need "$program" have "$program"
     done

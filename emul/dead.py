@@ -3,10 +3,12 @@
 NetBSD has one dead file system. Two are needed here, because a write which is
 quietly dropped is right in one case and a lie in the other:
 
-    RECYCLED   `inactive` said that no name is left. Its data have nowhere to go, and a host's
-               late write-back of them must not fail: getattr, setattr, write and fsync succeed.
+    RECYCLED   `inactive` said that no name is left. Its data have nowhere to go, and a late
+               write-back of them must not fail: getattr, setattr, write, fsync and putpages
+               succeed.
     REVOKED    the vnode was taken away from its users by a forced unmount or `vgone`, or left
-               the free list: they fail.
+               the free list: they fail. (putpages only if there still are pages to be written:
+               they went with the vnode, and what was lost was counted then.)
 
 Everything else is ENXIO in both ("the device has gone", as after the death of a puffs
 server), but for close, abortop and inactive, which cannot fail. (NetBSD answers
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..native.errors import VfsError
 from ..native.records import Buffer, Componentname, Cred, Flock, Statvfs, Vattr
+from .bio import Buf, biodone
 from .vfs import Entry, FileSystem, Lookup
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ def _gone() -> NoReturn:
 class DeadFs(FileSystem):
     """The file system of dead vnodes; belongs to no mount.
 
-    `forgives`: getattr, setattr, write and fsync succeed and do nothing.
+    `forgives`: getattr, setattr, write, fsync and putpages succeed and do nothing.
     """
 
     def __init__(self, *, forgives: bool) -> None:
@@ -164,6 +167,25 @@ class DeadFs(FileSystem):
 
     def reclaim(self, vp: Vnode) -> None:
         """Do nothing: there is nothing left."""
+
+    async def bmap(self, vp: Vnode, offset: int, length: int) -> tuple[int, int]:
+        """Fail: nothing of it is on a device any more."""
+        _gone()
+
+    async def getpages(self, vp: Vnode, offset: int, length: int, flags: int) -> None:
+        """Fail."""
+        _gone()
+
+    async def putpages(self, vp: Vnode, offlo: int, offhi: int, flags: int) -> None:
+        """Do nothing, or fail if that would lose something."""
+        if not self._forgives and vp.uobj is not None and not vp.uobj.is_clean:
+            _gone()
+
+    def strategy(self, vp: Vnode, bp: Buf) -> None:
+        """Fail, as a device that has gone."""
+        bp.error = ENXIO
+        bp.resid = bp.bcount
+        biodone(bp)
 
     async def pathconf(self, vp: Vnode, name: int) -> int:
         """Fail."""

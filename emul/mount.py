@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from errno import ENXIO
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import trio
+from trio.lowlevel import ParkingLot
 
 from ..native.constants import FlushOp
 from ..native.errors import VfsError
 from .dead import REVOKED
-from .vnode import Vnode, reclaim, vrecycle
+from .lock import VnodeLock
+from .sched.lockdebug import DebugVnodeLock
+from .vnode import Vnode, is_clean, reclaim, vrecycle
+from .vopcheck import DebugVnode, vopcheck
 
 if TYPE_CHECKING:
     from .kernel import Kernel
     from .vfs import FileSystem
 
 _serials = count(1)
+K = TypeVar("K", bound=Hashable)
+
+
+class Loaded(NamedTuple):
+    """What a loader found: what `Mount.insert` wants to know of a new vnode."""
+
+    vtype: int
+    data: Any
+    size: int = 0
+    rdev: int = 0
 
 
 class Client(Protocol):
@@ -42,23 +56,42 @@ class Client(Protocol):
 class Mount:
     """A mounted file system. Made and ended by its kernel.
 
-    `root` is the root vnode; the mount itself holds one reference on it. `is_rdonly` is checked by
-    the clients of the kernel, not by file systems. `serial` is unique in the process and serves
-    file systems as `fsid`. `is_alive` is False when the file system has been unmounted.
+    `root` is the root vnode; the mount itself holds one reference on it, and every other one is a
+    user that keeps the mount busy. `covered` is the directory on which it is mounted, with a
+    reference; None if it is the kernel's root or nobody's. `is_rdonly` is checked by the clients of
+    the kernel, not by file systems. `serial` is unique in the process and serves file systems as
+    `fsid`. `is_alive` is False when the file system has been unmounted.
     """
 
     def __init__(self, kernel: Kernel, fs: FileSystem, *, rdonly: bool) -> None:
         self.kernel = kernel
         self.fs = fs
+        self._make: type[Vnode] = Vnode
+        if kernel.debug is not None:
+            self.fs = vopcheck(fs, kernel.debug.locks)
+            self._make = DebugVnode
+        self.covered: Vnode | None = None
         self.is_rdonly = rdonly
+        self.rdonly_reason = ""
+        """Why the file system lets nobody write although that was asked for; for people."""
         self.is_alive = True
+        self.is_unmounting = False
+        """An unmount is under way that may still be vetoed."""
         self.serial = next(_serials)
         self.free_list = kernel.free_list
-        self.deferred = 0
-        """References whose drop was left to the kernel (`Kernel.vrele_async`)."""
+        self.renamelock = (
+            VnodeLock()
+            if kernel.debug is None
+            else DebugVnodeLock(kernel.debug.locks, "rename lock", has_instances=False)
+        )
+        """Held by who renames, before the vnodes' locks: the tree cannot turn under him."""
+        self.holds = 0
+        """References of the kernel's own (`vhold`, `Kernel.vrele_async`)."""
+        self.holds_gone = ParkingLot()
         self._root: Vnode | None = None
         self._client: Client | None = None
         self._vnodes: dict[Hashable, Vnode] = {}
+        self._loading: dict[Hashable, ParkingLot] = {}
 
     def __repr__(self) -> str:
         state = "" if self.is_alive else " dead"
@@ -96,9 +129,38 @@ class Mount:
         vp = self._vnodes.get(key)
         if vp is not None:
             if vp.usecount == 0:
-                self.free_list.remove(vp)
-                self.free_list.revived += 1
+                self.free_list.revive(vp)
             vp.usecount += 1
+        return vp
+
+    async def vget_load(self, key: K, load: Callable[[K], Awaitable[Loaded]]) -> Vnode:
+        """Return the vnode of `key` with a new reference; `load(key)` is awaited if it has none.
+
+        Does not yield when the vnode is in memory. One task at a time loads a key, others that want
+        the same wait for it; a loader that fails or is cancelled leaves nothing behind, and the
+        next one tries for itself. What it loaded is dropped, and must need no undoing, if `insert`
+        has made the vnode meanwhile (a number that was free, and is used again). After it has read
+        what it returns, `load` awaits nothing: it would be old by then.
+
+        Errors: what `load` raises; ENXIO when the file system was unmounted.
+        """
+        vp = self.vget(key)
+        while vp is None:
+            waiting = self._loading.get(key)
+            if waiting is not None:
+                await waiting.park()
+                vp = self.vget(key)
+                continue
+            waiting = self._loading[key] = ParkingLot()
+            try:
+                vtype, data, size, rdev = await load(key)
+                # No await below: see `vget`.
+                vp = self.vget(key)
+                if vp is None:
+                    vp = self.insert(key, vtype, data, size=size, rdev=rdev)
+            finally:
+                del self._loading[key]
+                waiting.unpark_all()
         return vp
 
     def insert(
@@ -112,7 +174,8 @@ class Mount:
             raise VfsError(ENXIO, "the file system was unmounted")
         if key in self._vnodes:
             raise RuntimeError(f"second vnode of {key!r} in {self!r}")
-        vp = self._vnodes[key] = Vnode(self, key, vtype, data, size, rdev)
+        vp = self._vnodes[key] = self._make(self, key, vtype, data, size, rdev)
+        self.free_list.count()
         return vp
 
     def vrecycle(self, key: Hashable) -> bool:
@@ -127,10 +190,29 @@ class Mount:
         """Take `vp` from the table (for `vnode.reclaim`)."""
         del self._vnodes[vp.key]
 
+    def users(self) -> list[Vnode]:
+        """Return the vnodes that somebody uses; the root's reference of ours does not count."""
+        root = self._root
+        return [vp for vp in self._vnodes.values() if vp.usecount > (vp is root)]
+
     @property
     def is_busy(self) -> bool:
-        """Whether a vnode other than the root is in use."""
-        return any(vp.usecount and vp is not self._root for vp in self._vnodes.values())
+        """Whether somebody uses a vnode, or is about to."""
+        return bool(self._loading or self.users())
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether a vnode, or the device of the file system, has something to be written."""
+        devvp = self.fs.devvp
+        return not all(map(is_clean, self._vnodes.values())) or (
+            devvp is not None and not is_clean(devvp)
+        )
+
+    def unhold(self) -> None:
+        """Count one of `holds` off."""
+        self.holds -= 1
+        if not self.holds:
+            self.holds_gone.unpark_all()
 
     async def clean(self, grace: float) -> None:
         """End the mount: all vnodes are dead afterwards, used ones too (for the kernel).

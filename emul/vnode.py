@@ -7,26 +7,39 @@
 A vnode in use has references; who holds its lock holds one, too. With the last one goes
 the file system's `inactive`; a node that has no name left is reclaimed there and then,
 every other one goes to the end of the kernel's free list, where `Mount.vget` finds it
-until it has become the oldest of too many.
+until it has become the oldest of too many (see `freelist`).
+
+The kernel's own tasks (write-back, page daemon, sync) work on vnodes that nobody uses. What
+they take is a reference like any other, but by `vhold`: an unmount waits for such holders,
+where it finds a vnode with a user busy.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import logging
 from collections.abc import Hashable
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from ..native.constants import FSYNC_VFS, FSYNC_WAIT
+from ..native.errors import VfsError
+from ..native.records import FSCRED
 from .dead import RECYCLED, REVOKED
 from .lock import VnodeLock
 
 if TYPE_CHECKING:
+    from trio.lowlevel import ParkingLot
+
+    from .bio import Buf
     from .mount import Mount
+    from .namecache import Namecache
+    from .uvm import UvmAobj, UvmObject
     from .vfs import FileSystem
 
 _serials = count(1)
+_log = logging.getLogger(__name__)
 
 
 class Vnode:
@@ -37,19 +50,35 @@ class Vnode:
     counts for devices. `serial` is unique in the process, never reused, and orders the locks of
     unrelated directories. `usecount` is changed by the functions of this module and by
     `Mount.vget` only, and never across an await.
+
+    `uobj` has the pages of a file whose file system uses the page cache. `dirtyblks` are the
+    buffers of this vnode that wait to be written, oldest first; `numoutput` counts the writes of
+    its buffers and pages that the device has not answered yet, `output_waiters` those who wait for
+    there being none (bio). `is_modified` is the file system's to set while its node in memory says
+    more than the buffers do. `mountedhere` is what is mounted on a directory. `ncsrc` and `ncdst`
+    are the name cache's, `synctime` is the syncer's (its slot there, -1 for none).
     """
 
     __slots__ = (
         "data",
+        "dirtyblks",
         "fs",
         "is_dead",
+        "is_modified",
         "is_root",
         "key",
         "lock",
         "mount",
+        "mountedhere",
+        "ncdst",
+        "ncsrc",
+        "numoutput",
+        "output_waiters",
         "rdev",
         "serial",
         "size",
+        "synctime",
+        "uobj",
         "usecount",
         "vtype",
     )
@@ -69,6 +98,15 @@ class Vnode:
         self.lock = VnodeLock()
         self.is_root = False
         self.is_dead = False
+        self.uobj: UvmObject | UvmAobj | None = None
+        self.dirtyblks: dict[Buf, None] | None = None
+        self.numoutput = 0
+        self.output_waiters: ParkingLot | None = None
+        self.is_modified = False
+        self.mountedhere: Mount | None = None
+        self.ncsrc: dict[bytes, Namecache] | None = None
+        self.ncdst: dict[Namecache, None] | None = None
+        self.synctime = -1
 
     def __repr__(self) -> str:
         state = " dead" if self.is_dead else ""
@@ -78,34 +116,18 @@ class Vnode:
         )
 
 
-class FreeList:
-    """The unused vnodes of a kernel, least recently used first, at most `limit` of them."""
+def is_clean(vp: Vnode) -> bool:
+    """Whether nothing would be lost if `vp` left memory now.
 
-    __slots__ = ("_vnodes", "limit", "recycled", "revived")
-
-    def __init__(self, limit: int) -> None:
-        self._vnodes: OrderedDict[Vnode, None] = OrderedDict()
-        self.limit = limit
-        self.recycled = 0
-        """How many were reclaimed to keep the limit."""
-        self.revived = 0
-        """How many were found again in time."""
-
-    def __len__(self) -> int:
-        return len(self._vnodes)
-
-    def add(self, vp: Vnode) -> None:
-        """Put `vp` at the young end; reclaim the oldest if that makes too many."""
-        vnodes = self._vnodes
-        vnodes[vp] = None
-        while len(vnodes) > self.limit:
-            oldest, _ = vnodes.popitem(last=False)
-            self.recycled += 1
-            reclaim(oldest, REVOKED)
-
-    def remove(self, vp: Vnode) -> None:
-        """Take `vp` off the list."""
-        del self._vnodes[vp]
+    That is so when its file system's node is no news, its pages are written, its buffers are
+    written, and the device has answered for all of that.
+    """
+    return not (
+        vp.is_modified
+        or vp.numoutput
+        or vp.dirtyblks
+        or (vp.uobj is not None and not vp.uobj.is_clean)
+    )
 
 
 def vref(vp: Vnode) -> None:
@@ -130,12 +152,58 @@ def vrele_nowait(vp: Vnode) -> bool:
 async def vrele(vp: Vnode) -> None:
     """Drop a reference; the vnode becomes inactive with the last one.
 
-    Entry: the caller does not hold the lock. The reference is gone in any case, also when the
-    file system's `inactive` was cancelled: the vnode is then unused without having been recycled.
+    Entry: the caller holds neither this lock nor one of a file system's own. The reference is gone
+    in any case, also when the file system's `inactive` was cancelled: the vnode is then unused
+    without having been recycled. The last one may have to wait until another vnode was written,
+    where there are far too many (`FreeList.wait_room`).
     """
     if vp.usecount > 1:
         vp.usecount -= 1
         return
+    await _rele_last(vp)
+    if vp.mount.free_list.is_crowded:
+        await vp.mount.free_list.wait_room()
+
+
+async def vput(vp: Vnode) -> None:
+    """Release the caller's hold of the lock, of either kind, and drop a reference as `vrele`."""
+    if vp.usecount > 1:
+        vp.usecount -= 1
+        vp.lock.release()
+    elif vp.lock.is_exclusive:
+        await vput_locked(vp)
+        if vp.mount.free_list.is_crowded:
+            await vp.mount.free_list.wait_room()
+    else:
+        vp.lock.release()
+        await vrele(vp)
+
+
+def vhold(vp: Vnode) -> None:
+    """Take a reference for the kernel itself, for a while; `vp` may be unused, but not dead.
+
+    For tasks of the kernel that come to a vnode without having been asked to (vdrain, syncer, page
+    daemon): an unmount waits until `holdrele` instead of finding the vnode busy.
+    """
+    if not vp.usecount:
+        vp.mount.free_list.remove(vp)
+    vp.usecount += 1
+    vp.mount.holds += 1
+
+
+async def holdrele(vp: Vnode) -> None:
+    """Give back what `vhold` took. As `vrele`, but it never waits for other vnodes."""
+    try:
+        if vp.usecount > 1:
+            vp.usecount -= 1
+        else:
+            await _rele_last(vp)
+    finally:
+        vp.mount.unhold()
+
+
+async def _rele_last(vp: Vnode) -> None:
+    """Drop what may be the last reference. Entry: unlocked."""
     if vp.usecount < 1:
         raise RuntimeError(f"vrele without a reference: {vp!r}")
     # Our reference stays until the end of it all: nobody can free the vnode while we wait.
@@ -144,23 +212,14 @@ async def vrele(vp: Vnode) -> None:
         # because a reference that is not dropped is never dropped.
         with trio.CancelScope(shield=True):
             await vp.lock.exclusive()
-    await _rele_locked(vp)
+    await vput_locked(vp)
 
 
-async def vput(vp: Vnode) -> None:
-    """Release the caller's hold of the lock, of either kind, and drop a reference."""
-    if vp.usecount > 1:
-        vp.usecount -= 1
-        vp.lock.release()
-    elif vp.lock.is_exclusive:
-        await _rele_locked(vp)
-    else:
-        vp.lock.release()
-        await vrele(vp)
+async def vput_locked(vp: Vnode) -> None:
+    """Drop what may be the last reference and release the lock. Entry: `vp` exclusive.
 
-
-async def _rele_locked(vp: Vnode) -> None:
-    """Drop what may be the last reference and release the lock. Entry: `vp` exclusive."""
+    For this package: `vput` that never waits for other vnodes.
+    """
     recycle = False
     try:
         if vp.usecount == 1 and not vp.is_dead:
@@ -180,11 +239,17 @@ async def _rele_locked(vp: Vnode) -> None:
 async def vgone(vp: Vnode) -> None:
     """Take the vnode from its file system although it is in use; it is dead afterwards.
 
-    The caller's reference stays and is dropped with `vrele`. Entry: unlocked. What other holders
-    of references ask of it from then on fails with ENXIO.
+    The caller's reference stays and is dropped with `vrele`. Entry: unlocked. What is dirty is
+    written first; what cannot be is lost, and the log says so. What other holders of references
+    ask of it from then on fails with ENXIO.
     """
     await vp.lock.exclusive()
     try:
+        if not vp.is_dead and not is_clean(vp):
+            try:
+                await vp.fs.fsync(vp, FSYNC_VFS | FSYNC_WAIT, 0, 0, FSCRED)
+            except VfsError as exc:
+                _log.warning("%r is taken away, and what is dirty of it is lost: %s", vp, exc)
         if not vp.is_dead:
             reclaim(vp, REVOKED)
     finally:
@@ -205,8 +270,15 @@ def reclaim(vp: Vnode, fs: FileSystem) -> None:
 
     For this package. Entry: not on the free list, not dead, and either unused or exclusive.
     """
-    vp.mount.forget(vp)
+    mount = vp.mount
+    mount.forget(vp)
+    if vp.ncsrc or vp.ncdst:
+        mount.kernel.namecache.purge(vp)
+    if vp.synctime >= 0:
+        mount.kernel.syncer.remove(vp)
+    mount.kernel.lockf.forget(vp)
     vp.fs.reclaim(vp)
     vp.data = None
     vp.fs = fs
     vp.is_dead = True
+    mount.free_list.discount()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from .mounting import Attach, Attachment, MountCommand
 from .options import HOST_GROUP, Settings, WordGroup, host_options, parse_words
 from .sshwords import PSSHFS_GROUP
 from .stack import Element, Ground, built
 from .status import CommandError, Status
+
+_log = logging.getLogger(__name__)
 
 
 def stack_command(
@@ -42,7 +46,12 @@ def stack_command(
     @asynccontextmanager
     async def attach() -> AsyncIterator[Attachment]:
         async with built(elements, ground) as stack:
-            yield Attachment(stack.server, place, options, words, forget=stack.forget)
+            told, given = options, words
+            for reason in stack.rdonly_reasons:
+                # Critical: lesser things are not said on the terminal while it is being mounted.
+                _log.critical("%s: mounted read-only: %s", special, reason)
+                told, given = replace(options, readonly=True), [*words, "ro"]
+            yield Attachment(stack.server, place, told, given, forget=stack.forget)
 
     return mount_command(
         program, attach, host, mountpoint=place, foreground=foreground, verbose=verbose

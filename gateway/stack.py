@@ -16,13 +16,16 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
+from errno import EBUSY
 from typing import TYPE_CHECKING, Any, Final
 
-from .options import Settings, WordGroup, WordSpec, number, octal, octets, takes
+from ..native.errors import VfsError
+from .options import Settings, WordGroup, WordSpec, number, octal, octets, takes, text
 from .sshwords import PSSHFS_GROUP, SSH_GROUP
 from .status import CommandError, Status
 
 if TYPE_CHECKING:
+    from ..emul.rumpuser import HostDisk
     from ..layers.ops import FileServer
 
 SEPARATOR: Final = "|"
@@ -36,6 +39,7 @@ class Face(Enum):
     HOST_MOUNT = "a mount on the host"
     FILE_SERVER = "a file server"
     FILE_SYSTEM = "a file system of the emulated kernel"
+    BLOCK_DEVICE = "a block device"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ Build = Callable[[Any, Ground], AbstractAsyncContextManager[Any]]
 class Element:
     """One line of the table; `needs` is None for what ends a stack.
 
-    `groups` are the words behind `-o` that it understands.
+    What `may_end` a stack takes `special` itself when nothing is below it. `groups` are the words
+    behind `-o` that it understands.
     """
 
     name: str
@@ -68,13 +73,23 @@ class Element:
     build: Build
     text: str
     groups: tuple[WordGroup, ...] = ()
+    may_end: bool = False
+
+    @property
+    def is_bottom(self) -> bool:
+        """Whether nothing has to be below it."""
+        return self.needs is None or self.may_end
 
 
 @asynccontextmanager
 async def _p2k(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
     from ..layers.p2k import p2k_over
 
-    async with p2k_over(below, rdonly=ground.readonly) as server:
+    async with AsyncExitStack() as stack:
+        try:
+            server = await stack.enter_async_context(p2k_over(below, rdonly=ground.readonly))
+        except VfsError as exc:
+            raise _no_file_system(ground, exc) from exc
         yield server
 
 
@@ -105,6 +120,92 @@ async def _tmpfs(_below: None, ground: Ground) -> AsyncIterator[Any]:
     yield TmpFs(os.fsencode(ground.special), **ground.settings[TMPFS_GROUP.title])
 
 
+_DISK_PATIENCE: Final = 3.0
+"""How long a disk may be in use, seconds: umount(8) returns before who served the mount has written
+everything and has let go of the disk."""
+_DISK_POLL: Final = 0.05
+
+
+@asynccontextmanager
+async def _ext2fs(below: Any, ground: Ground) -> AsyncIterator[Any]:
+    import trio
+
+    from ..emul.ext2fs import Ext2Fs
+    from ..emul.rumpuser import open_disk
+
+    async def opened() -> HostDisk:
+        deadline = trio.current_time() + _DISK_PATIENCE
+        while True:
+            try:
+                return open_disk(mntfromname, rdonly=ground.readonly)
+            except VfsError as exc:
+                if exc.errno != EBUSY or trio.current_time() >= deadline:
+                    raise _no_device(exc) from exc
+            await trio.sleep(_DISK_POLL)
+
+    mntfromname = os.fsencode(ground.special)
+    if below is not None:
+        image = ground.settings[VND_GROUP.title]["image"]
+        yield Ext2Fs(below, mntfromname=mntfromname.rstrip(b"/") + b"/" + os.fsencode(image))
+        return
+    disk = await opened()
+    try:
+        yield Ext2Fs(disk)
+    finally:
+        with trio.CancelScope(shield=True):
+            await disk.close()  # the second time, if it was mounted
+
+
+VND_GROUP: Final = WordGroup(
+    "vnd options",
+    {
+        "image": WordSpec(takes("image", text), "the file below to use as a disk", "PATH"),
+    },
+)
+
+
+@asynccontextmanager
+async def _vnd(below: Any, ground: Ground) -> AsyncIterator[Any]:
+    import trio
+
+    from ..emul.kernel import Kernel
+    from ..emul.rumpuser import open_vnd
+
+    image = ground.settings[VND_GROUP.title].get("image")
+    if image is None:
+        raise CommandError(
+            Status.USAGE, "vnd needs to be told which file below is the disk: -o image=PATH"
+        )
+    async with Kernel() as kernel:
+        try:
+            mount = await kernel.mount(below, rdonly=ground.readonly)
+            disk = await open_vnd(mount, os.fsencode(image), rdonly=ground.readonly)
+        except VfsError as exc:
+            exc = VfsError(exc.errno, exc.detail or image)
+            raise _no_device(exc) from exc
+        try:
+            yield disk
+        finally:
+            with trio.CancelScope(shield=True):
+                await disk.close()
+
+
+def _no_device(exc: VfsError) -> CommandError:
+    """Return the end that failing to open a disk image or device means for the command."""
+    if exc.errno == EBUSY:
+        return CommandError(Status.DEVICE_BUSY, f"disk {exc.detail}; unmount it there first")
+    return CommandError(Status.DEVICE, f"disk {exc.detail}: {os.strerror(exc.errno)}")
+
+
+def _no_file_system(ground: Ground, exc: VfsError) -> CommandError:
+    """Return the end that a refused mount inside the emulated kernel means for the command."""
+    return CommandError(Status.NO_FILE_SYSTEM, f"{ground.special}: {_said(exc)}")
+
+
+def _said(exc: VfsError) -> str:
+    return exc.detail or os.strerror(exc.errno)
+
+
 @asynccontextmanager
 async def _psshfs(_below: None, ground: Ground) -> AsyncIterator[FileServer]:
     from .remote import remote, remote_tree
@@ -127,6 +228,22 @@ ELEMENTS: Final[tuple[Element, ...]] = (
         (PSSHFS_GROUP, SSH_GROUP),
     ),
     Element("tmpfs", Face.FILE_SYSTEM, None, _tmpfs, "files in memory", (TMPFS_GROUP,)),
+    Element(
+        "ext2fs",
+        Face.FILE_SYSTEM,
+        Face.BLOCK_DEVICE,
+        _ext2fs,
+        "an ext2 file system on a disk image or device",
+        may_end=True,
+    ),
+    Element(
+        "vnd",
+        Face.BLOCK_DEVICE,
+        Face.FILE_SYSTEM,
+        _vnd,
+        "a file of the tree below as a disk",
+        (VND_GROUP,),
+    ),
 )
 """All elements below the first `puffs`, which is the mount on the host itself."""
 
@@ -143,7 +260,11 @@ def element_lines(*, mounted: bool = True) -> list[str]:
     """
     lines = []
     for element in (_TOP, *ELEMENTS) if mounted else ELEMENTS:
-        needs = f"needs {element.needs.value}" if element.needs else "ends a stack"
+        needs = "ends a stack"
+        if element.needs is not None:
+            needs = f"needs {element.needs.value}" + (
+                ", or ends a stack" if element.may_end else ""
+            )
         lines.append(f"  {element.name:<8}{element.text}: {element.offers.value}; {needs}")
     return lines
 
@@ -199,7 +320,7 @@ def _fitted(
             raise _misfit(names, what, face)
         found.append(element)
         above = element
-    if above.needs is not None:
+    if not above.is_bottom:
         raise _misfit(names, f"{_wish(above)}, but got nothing", face)
     return tuple(found)
 
@@ -226,29 +347,32 @@ def _misfit(names: list[str], what: str, face: Face = Face.HOST_MOUNT) -> Comman
 def nearest_stack(names: list[str], offered: Face = Face.HOST_MOUNT) -> str:
     """Return the stack that offers `offered` and takes the fewest changes to `names`.
 
-    Dijkstra over (names used up, interface needed next). Putting an element in costs 1; leaving
-    one out or taking another in its place costs more, for the user meant something by it, but
-    less where the name is nobody's.
+    Dijkstra over (names used up, interface needed next, whether that may be missing). Putting an
+    element in costs 1; leaving one out or taking another in its place costs more, for the user
+    meant something by it, but less where the name is nobody's.
     """
-    needed: list[Face | None] = [*Face, None]
-    queue: list[tuple[float, int, int, tuple[str, ...]]] = [(0.0, 0, needed.index(offered), ())]
+    needed: list[tuple[Face | None, bool]] = [(face, False) for face in Face]
+    needed += [(None, True), *((face, True) for face in Face)]
+    start = needed.index((offered, False))
+    queue: list[tuple[float, int, int, tuple[str, ...]]] = [(0.0, 0, start, ())]
     done = set()
     while queue:
-        cost, used, face, built_so_far = heapq.heappop(queue)
-        needs = needed[face]
-        if used == len(names) and needs is None:
+        cost, used, state, built_so_far = heapq.heappop(queue)
+        needs, is_bottom = needed[state]
+        if used == len(names) and is_bottom:
             return SEPARATOR.join(built_so_far)
-        if (used, needs) in done:
+        if (used, state) in done:
             continue
-        done.add((used, needs))
+        done.add((used, state))
         if used < len(names):
             name = names[used]
             dropping = 2.0 if name in _NAMES else 1.5 if name else 0.1
-            heapq.heappush(queue, (cost + dropping, used + 1, face, built_so_far))
+            heapq.heappush(queue, (cost + dropping, used + 1, state, built_so_far))
         for element in (_TOP, *ELEMENTS):
             if element.offers is not needs:
                 continue
-            longer, after = (*built_so_far, element.name), needed.index(element.needs)
+            longer = (*built_so_far, element.name)
+            after = needed.index((element.needs, element.is_bottom))
             heapq.heappush(queue, (cost + 1.0, used, after, longer))
             if used < len(names):
                 changing = _unlikeness(names[used], element.name)
@@ -268,6 +392,12 @@ class Stack:
 
     server: FileServer
     parts: tuple[Any, ...]
+
+    @property
+    def rdonly_reasons(self) -> list[str]:
+        """Why file systems in it let nobody write, where that was not asked for."""
+        mounts = (getattr(part, "mount", None) for part in self.parts)
+        return [mount.rdonly_reason for mount in mounts if mount and mount.rdonly_reason]
 
     async def forget(self) -> None:
         """Have each part that remembers something of its own accord drop it."""

@@ -31,6 +31,9 @@ class Status(IntEnum):
     REMOTE_MISSING = 21
     REMOTE_NOT_DIRECTORY = 22
     REMOTE_PERMISSION = 23
+    DEVICE = 24
+    DEVICE_BUSY = 25
+    NO_FILE_SYSTEM = 26
     MOUNT_POINT_MISSING = 30
     MOUNT_POINT_NOT_DIRECTORY = 31
     MOUNT_POINT_BUSY = 32
@@ -62,6 +65,9 @@ MEANINGS: Final[dict[Status, str]] = {
     Status.REMOTE_MISSING: "the remote directory does not exist",
     Status.REMOTE_NOT_DIRECTORY: "the remote path is no directory",
     Status.REMOTE_PERMISSION: "no permission on the remote directory",
+    Status.DEVICE: "the disk image or device cannot be opened",
+    Status.DEVICE_BUSY: "the disk image or device is in use already",
+    Status.NO_FILE_SYSTEM: "no file system there that can be mounted; the message says why",
     Status.MOUNT_POINT_MISSING: "the mount point does not exist",
     Status.MOUNT_POINT_NOT_DIRECTORY: "the mount point is no directory",
     Status.MOUNT_POINT_BUSY: "something is mounted there already",

@@ -24,6 +24,17 @@ MAXMSGLEN_MAX: Final = 2 * 1024 * 1024
 MAXMSGLEN_DEFAULT: Final = 1024 * 1024 + 65536
 """Longest frame, octets: a request of 1 MiB of data with room for its head."""
 
+DEV_BSHIFT: Final = 9
+DEV_BSIZE: Final = 1 << DEV_BSHIFT
+"""Unit of a device address (`blkno`) inside the emulated kernel, octets."""
+
+PAGE_SHIFT: Final = 12
+PAGE_SIZE: Final = 1 << PAGE_SHIFT
+"""Unit in which the page cache knows what is valid and what is dirty, octets."""
+
+MAXPHYS: Final = 1024 * 1024
+"""Longest transfer to or from a device, octets."""
+
 TTL_FOREVER: Final = 86_400 * 10**9
 """A time-out for what cannot change behind our back, ns. One day: FUSE wants a finite one."""
 
@@ -135,6 +146,10 @@ class VnOp(IntEnum):
     FDISCARD = 48
 
 
+KERNEL_OPS: Final = frozenset({VnOp.BMAP, VnOp.STRATEGY, VnOp.GETPAGES, VnOp.PUTPAGES})
+"""Operations that stay inside a kernel: no server is ever asked for them."""
+
+
 class FlushOp(IntEnum):
     """What a server asks of the caches above it (class FLUSH)."""
 
@@ -230,6 +245,9 @@ IO_APPEND: Final = 0x20
 FSYNC_WAIT: Final = 0x1
 FSYNC_DATAONLY: Final = 0x2
 FSYNC_LAZY: Final = 0x4
+FSYNC_VFS: Final = 0x10
+"""Ours: on the way to VFS_SYNC, or out of memory. Write the data and bring the node into the
+buffers of the device; what else the node depends on, and the device's cache, are not wanted."""
 FSYNC_CACHE: Final = 0x100
 """The device's own cache, too."""
 FSYNC_CLOSE: Final = 0x200
@@ -243,6 +261,20 @@ MNT_LAZY: Final = 3
 
 MNT_FORCE: Final = 0x80000
 """Unmount although nodes are in use; the server cannot veto."""
+
+# Flags of getpages and putpages.
+PGO_SYNCIO: Final = 0x002
+"""Return when the device has answered, not when it was asked."""
+PGO_CLEANIT: Final = 0x001
+"""Write what is dirty."""
+PGO_FREE: Final = 0x008
+"""Let go of the pages afterwards."""
+PGO_DEACTIVATE: Final = 0x004
+"""They will not be wanted soon: first to go when memory is short."""
+PGO_ALLPAGES: Final = 0x010
+"""The whole object, whatever the range says."""
+PGO_OVERWRITE: Final = 0x400
+"""All of the range is about to be written: do not read it."""
 
 # Flags of readdir.
 READDIR_PLUS: Final = 0x1

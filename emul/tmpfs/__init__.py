@@ -2,7 +2,9 @@
 
 fs     TmpFs: the operations
 node   what is kept of a file, a link and a directory
-store  the octets of a regular file
+
+The data of a file are the pages of an anonymous object (`uvm.UvmAobj`), which belongs to the node
+and stays when the vnode goes.
 """
 
 from __future__ import annotations

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import os
-from errno import EACCES, EFBIG, EINVAL, EISDIR, ELOOP, ENOSPC, ENXIO, EOPNOTSUPP
+from errno import EFBIG, EINVAL, EISDIR, ENOSPC
 from time import time_ns
 from typing import Final
 
 from ...native.constants import (
-    FREAD,
-    FWRITE,
     IO_APPEND,
     NAME_MAX,
     PATH_MAX,
     TTL_FOREVER,
-    VREAD,
-    VWRITE,
     Vtype,
 )
 from ...native.errors import VfsError
-from ...native.records import Buffer, Cred, Vattr
-from ..cred import (
-    check_access,
-    check_chown,
-    check_owner,
-    is_owner,
-    may_access,
-    mode_after_chmod,
-    mode_after_chown,
-    mode_after_write,
+from ...native.records import Buffer, Cred, Flock, Vattr
+from ..cred import mode_after_write
+from ..lockf import lf_advlock
+from ..unixnode import (
+    check_node,
+    check_open,
+    check_resize,
+    check_setattr,
+    close_file,
+    is_atime_due,
+    open_file,
 )
+from ..uvm import ubc_read, ubc_write, uvm_vnp_setsize
 from ..vnode import Vnode
 from .node import Node, RegularFile, SymbolicLink
 from .vfsops import VfsOps
@@ -37,7 +35,6 @@ from .vfsops import VfsOps
 SIZE_MAX: Final = 2**63 - 1
 """Largest size of a file, octets."""
 LINK_MAX: Final = 2**31 - 1
-_RELATIME: Final = 86_400 * 10**9
 
 _PATHCONF: Final = {
     os.pathconf_names[name]: value
@@ -68,54 +65,34 @@ class FileOps(VfsOps):
     def _accessed(self, node: Node) -> None:
         """Keep the time of access as Linux' relatime does."""
         now = time_ns()
-        atime = node.atime
-        if (
-            atime <= node.mtime or atime <= node.ctime or now - atime > _RELATIME
-        ) and not self.mount.is_rdonly:
+        if is_atime_due(node, now) and not self.mount.is_rdonly:
             node.atime = now
 
     async def open(self, vp: Vnode, mode: int, cred: Cred) -> int:
         """Check `mode` against the permissions; count writers. Errors: EACCES, EISDIR, ENXIO."""
         node: Node = vp.data
-        wanted = (VREAD if mode & FREAD else 0) | (VWRITE if mode & FWRITE else 0)
-        if type(node) is not RegularFile:
-            if node.vtype == Vtype.VDIR:
-                if mode & FWRITE:
-                    raise VfsError(EISDIR)
-            elif node.vtype == Vtype.VLNK:
-                raise VfsError(ELOOP)
-            check_access(cred, node.vtype, node.mode, node.uid, node.gid, wanted)
-            if node.vtype != Vtype.VDIR:
-                raise VfsError(ENXIO, "no device, pipe or socket is behind the node")
-            return 0
-        creator, node.creator = node.creator, None
-        if creator is None or creator != cred.uid:
-            check_access(cred, Vtype.VREG, node.mode, node.uid, node.gid, wanted)
-        if mode & FWRITE:
-            node.writers += 1
+        if type(node) is RegularFile:
+            open_file(node, mode, cred)
+        else:
+            check_open(node, mode, cred)
         return 0
 
     def close(self, vp: Vnode, fflag: int, cred: Cred) -> None:
         """Count writers."""
         node = vp.data
-        if fflag & FWRITE and type(node) is RegularFile and node.writers:
-            node.writers -= 1
+        if type(node) is RegularFile:
+            close_file(node, fflag)
 
     async def access(self, vp: Vnode, mode: int, cred: Cred) -> None:
         """Check the permissions."""
-        node: Node = vp.data
-        check_access(cred, node.vtype, node.mode, node.uid, node.gid, mode)
+        check_node(vp.data, cred, mode)
 
     async def getattr(self, vp: Vnode, cred: Cred) -> tuple[Vattr, int]:
         """Return all attributes; they hold until somebody changes them here."""
         return self._vattr(vp.data), TTL_FOREVER
 
     async def setattr(self, vp: Vnode, va: Vattr, cred: Cred) -> tuple[Vattr, int]:
-        """Change mode, owner, group, times and size, all or nothing.
-
-        The size may be changed by who may write, and by the owner while somebody has the file
-        open for writing: `ftruncate` arrives without its descriptor, and must work after
-        `open(O_CREAT | O_RDWR, 0444)`. A mode beside an owner or a size is the last word.
+        """Change mode, owner, group, times and size, all or nothing; see `check_setattr`.
 
         Errors, first match wins:
             EOPNOTSUPP  `flags`
@@ -127,44 +104,15 @@ class FileOps(VfsOps):
             EACCES      the size, without permission to write
         """
         node: Node = vp.data
-        if va.flags is not None:
-            raise VfsError(EOPNOTSUPP)
-        if any(
-            field is not None
-            for field in (
-                va.vtype,
-                va.nlink,
-                va.fsid,
-                va.fileid,
-                va.blocksize,
-                va.gen,
-                va.rdev,
-                va.bytes,
-            )
-        ):
-            raise VfsError(EINVAL)
         # All checks first; below them nothing fails.
-        mode = node.mode
-        is_owned_anew = va.uid is not None or va.gid is not None
-        gid = node.gid if va.gid is None else va.gid
-        if is_owned_anew:
-            check_chown(cred, node.uid, node.gid, va.uid, va.gid)
-            mode = mode_after_chown(node.vtype, mode)
+        change = check_setattr(node, va, cred)
         if va.size is not None:
             self._check_size(vp, va.size, cred)
-            mode = mode_after_write(cred, node.vtype, mode)
-        if va.mode is not None:
-            mode = mode_after_chmod(cred, node.uid, gid, va.mode & 0o7777)
-        if not va.atime is va.mtime is va.ctime is va.birthtime is None:
-            check_owner(cred, node.uid)
         now = time_ns()
         if va.size is not None:
-            self._resize(vp, va.size)
+            await self._resize(vp, va.size)
             node.mtime = now
-        node.mode = mode
-        node.gid = gid
-        if va.uid is not None:
-            node.uid = va.uid
+        node.mode, node.uid, node.gid = change
         if va.atime is not None:
             node.atime = va.atime
         if va.mtime is not None:
@@ -180,18 +128,14 @@ class FileOps(VfsOps):
         node = regular(vp)
         if size > SIZE_MAX:
             raise VfsError(EFBIG)
-        if may_access(cred, Vtype.VREG, node.mode, node.uid, node.gid, VWRITE):
-            return
-        if not (node.writers and is_owner(cred, node.uid)):
-            raise VfsError(EACCES)
+        check_resize(node, cred)
 
-    def _resize(self, vp: Vnode, size: int) -> None:
+    async def _resize(self, vp: Vnode, size: int) -> None:
         node = regular(vp)
-        if size < node.length:
-            before = node.store.allocated
-            node.store.truncate(size)
-            self._used += node.store.allocated - before
-        node.length = vp.size = size
+        before = node.uobj.allocated
+        await uvm_vnp_setsize(vp, size)
+        self._used += node.uobj.allocated - before
+        node.length = size
 
     async def read(self, vp: Vnode, offset: int, resid: int, ioflag: int, cred: Cred) -> Buffer:
         """Return octets, zeros for holes."""
@@ -199,8 +143,7 @@ class FileOps(VfsOps):
         if offset < 0 or resid < 0:
             raise VfsError(EINVAL)
         self._accessed(node)
-        length = min(resid, node.length - offset)
-        return node.store.read(offset, length) if length > 0 else b""
+        return await ubc_read(vp, offset, resid)
 
     async def write(self, vp: Vnode, offset: int, data: Buffer, ioflag: int, cred: Cred) -> None:
         """Store all of `data`, or nothing. Errors: EINVAL, EISDIR, EFBIG, ENOSPC."""
@@ -215,12 +158,17 @@ class FileOps(VfsOps):
         end = offset + length
         if end > SIZE_MAX:
             raise VfsError(EFBIG)
-        self._take(node.store.growth(offset, length))
-        node.store.write(offset, data)
-        if end > node.length:
-            node.length = vp.size = end
+        self._take(node.uobj.growth(offset, length))
+        await ubc_write(vp, offset, data)
+        node.length = vp.size
         node.mtime = node.ctime = time_ns()
         node.mode = mode_after_write(cred, Vtype.VREG, node.mode)
+
+    async def getpages(self, vp: Vnode, offset: int, length: int, flags: int) -> None:
+        """Do nothing: the pages are there."""
+
+    async def putpages(self, vp: Vnode, offlo: int, offhi: int, flags: int) -> None:
+        """Do nothing: the pages are the storage, and there is no other."""
 
     def _take(self, octets: int) -> None:
         """Count `octets` more as used. Errors: ENOSPC."""
@@ -243,6 +191,10 @@ class FileOps(VfsOps):
         except KeyError:
             raise VfsError(EINVAL) from None
 
+    async def advlock(self, vp: Vnode, owner: int, op: int, flock: Flock, flags: int) -> Flock:
+        """Lock a range; the kernel keeps the locks."""
+        return await lf_advlock(vp, owner, op, flock, flags)
+
     async def fallocate(self, vp: Vnode, offset: int, length: int) -> None:
         """Take space, and extend the file if it ends before. Errors: EINVAL, EFBIG, ENOSPC."""
         node = regular(vp)
@@ -251,8 +203,8 @@ class FileOps(VfsOps):
         end = offset + length
         if end > SIZE_MAX:
             raise VfsError(EFBIG)
-        self._take(node.store.growth(offset, length))
-        node.store.reserve(offset, length)
+        self._take(node.uobj.growth(offset, length))
+        node.uobj.reserve(offset, length)
         node.ctime = time_ns()
         if end > node.length:
             node.length = vp.size = end
@@ -263,7 +215,7 @@ class FileOps(VfsOps):
         node = regular(vp)
         if offset < 0 or length <= 0:
             raise VfsError(EINVAL)
-        before = node.store.allocated
-        node.store.discard(offset, length)
-        self._used += node.store.allocated - before
+        before = node.uobj.allocated
+        node.uobj.discard(offset, length)
+        self._used += node.uobj.allocated - before
         node.mtime = node.ctime = time_ns()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from errno import (
-    EEXIST,
     EINVAL,
     EISDIR,
     EMLINK,
@@ -27,12 +26,19 @@ from ...native.constants import (
     READDIR_PLUS,
     TTL_FOREVER,
     VEXEC,
-    VWRITE,
     Vtype,
 )
 from ...native.errors import VfsError
 from ...native.records import Componentname, Cred, Vattr
-from ..cred import check_access, check_sticky, creation, is_kernel
+from ..cred import creation, is_kernel
+from ..unixnode import (
+    check_link,
+    check_new,
+    check_node,
+    check_removal,
+    check_rename,
+    check_search,
+)
 from ..vfs import Entry, Lookup
 from ..vnode import Vnode
 from .fileops import LINK_MAX, FileOps
@@ -50,39 +56,6 @@ def directory(vp: Vnode) -> Directory:
     raise VfsError(ENOTDIR)
 
 
-def check_dir(node: Directory, cred: Cred, wanted: int) -> None:
-    """Return if `cred` may do `wanted` to the directory. Errors: EACCES."""
-    check_access(cred, Vtype.VDIR, node.mode, node.uid, node.gid, wanted)
-
-
-def check_new(parent: Directory, cn: Componentname) -> None:
-    """Return if `cn` may be entered in `parent`.
-
-    Errors, first match wins: ENAMETOOLONG; EACCES (search); EEXIST; ENOENT (`parent` was
-    removed); EACCES (write).
-    """
-    if len(cn.name) > NAME_MAX:
-        raise VfsError(ENAMETOOLONG)
-    check_dir(parent, cn.cred, VEXEC)
-    if parent.get(cn.name) is not None:
-        raise VfsError(EEXIST)
-    if parent.nlink == 0:
-        raise VfsError(ENOENT)
-    check_dir(parent, cn.cred, VWRITE)
-
-
-def check_removal(parent: Directory, node: Node, cn: Componentname) -> None:
-    """Return if the name `cn` of `node` may be taken from `parent`.
-
-    Errors, first match wins: EACCES; ENOENT (it is not there); EPERM (sticky directory).
-    """
-    check_dir(parent, cn.cred, VEXEC)
-    if parent.get(cn.name) is not node:
-        raise VfsError(ENOENT)
-    check_dir(parent, cn.cred, VWRITE)
-    check_sticky(cn.cred, parent.mode, parent.uid, node.uid)
-
-
 class TmpFs(FileOps):
     """A file system in memory.
 
@@ -96,9 +69,7 @@ class TmpFs(FileOps):
         """Find a name; the answer holds until somebody changes it here."""
         parent = directory(dvp)
         name = cn.name
-        if len(name) > NAME_MAX:
-            raise VfsError(ENAMETOOLONG)
-        check_dir(parent, cn.cred, VEXEC)
+        check_search(parent, cn)
         if parent.nlink == 0:
             raise VfsError(ENOENT)
         node = parent.parent if name == b".." else parent.get(name)
@@ -123,7 +94,7 @@ class TmpFs(FileOps):
     async def mkdir(self, dvp: Vnode, cn: Componentname, va: Vattr) -> Lookup:
         """Make a directory."""
         parent = directory(dvp)
-        check_new(parent, cn)
+        check_new(parent, cn, exists=parent.get(cn.name) is not None)
         if parent.nlink >= LINK_MAX:
             raise VfsError(EMLINK)
         mode = (va.mode or 0) & 0o7777
@@ -138,7 +109,7 @@ class TmpFs(FileOps):
         if len(target) >= PATH_MAX:
             raise VfsError(ENAMETOOLONG)
         parent = directory(dvp)
-        check_new(parent, cn)
+        check_new(parent, cn, exists=parent.get(cn.name) is not None)
         gid, _ = creation(cn.cred, Vtype.VLNK, 0o777, parent.mode, parent.gid)
         number, now = self._new_number(), time_ns()
         node = SymbolicLink(number, cn.cred.uid, gid, now, target)
@@ -147,7 +118,7 @@ class TmpFs(FileOps):
     def _make(self, dvp: Vnode, cn: Componentname, va: Vattr, vtype: int) -> Node:
         """Make a node that is neither directory nor link, and its name."""
         parent = directory(dvp)
-        check_new(parent, cn)
+        check_new(parent, cn, exists=parent.get(cn.name) is not None)
         mode = (va.mode or 0) & 0o7777
         gid, mode = creation(cn.cred, vtype, mode, parent.mode, parent.gid)
         number, now = self._new_number(), time_ns()
@@ -169,7 +140,7 @@ class TmpFs(FileOps):
         """Remove a name of what is no directory (EISDIR); data stay while the vnode is used."""
         parent = directory(dvp)
         node: Node = vp.data
-        check_removal(parent, node, cn)
+        check_removal(parent, node, cn, is_there=parent.get(cn.name) is node)
         if node.vtype == Vtype.VDIR:
             raise VfsError(EISDIR)
         parent.discard(cn.name)
@@ -180,7 +151,7 @@ class TmpFs(FileOps):
         """Remove an empty directory. Errors: ENOTDIR, ENOTEMPTY."""
         parent = directory(dvp)
         node: Node = vp.data
-        check_removal(parent, node, cn)
+        check_removal(parent, node, cn, is_there=parent.get(cn.name) is node)
         if not isinstance(node, Directory):
             raise VfsError(ENOTDIR)
         if len(node):
@@ -194,13 +165,8 @@ class TmpFs(FileOps):
         """Add a name."""
         parent = directory(dvp)
         node: Node = vp.data
-        check_new(parent, cn)
-        if node.vtype == Vtype.VDIR:
-            raise VfsError(EPERM)
-        if node.nlink == 0:
-            raise VfsError(ENOENT)
-        if node.nlink >= LINK_MAX:
-            raise VfsError(EMLINK)
+        check_new(parent, cn, exists=parent.get(cn.name) is not None)
+        check_link(node, LINK_MAX)
         parent.add(cn.name, node)
         node.nlink += 1
         parent.mtime = parent.ctime = node.ctime = time_ns()
@@ -227,21 +193,14 @@ class TmpFs(FileOps):
             ENOENT        the old name is not there, or `tvp` has not the new one
             EINVAL        a directory into itself or below
             ENOTEMPTY     onto a directory that the old name is below of
-            EACCES EPERM  taking the old name away
-            ENOENT        the new parent was removed
-            EACCES EPERM  entering or replacing the new name
-            ENOTDIR       a directory onto something else
-            EISDIR        something else onto a directory
-            EACCES        a directory without write permission into a new parent (".." changes)
-            ENOTEMPTY     onto a directory with entries
-            EMLINK        a directory into one with too many
+            other         see `check_rename`
         """
         source, target = directory(fdvp), directory(tdvp)
         node: Node = fvp.data
         if len(tcn.name) > NAME_MAX:
             raise VfsError(ENAMETOOLONG)
-        check_dir(source, fcn.cred, VEXEC)
-        check_dir(target, tcn.cred, VEXEC)
+        check_node(source, fcn.cred, VEXEC)
+        check_node(target, tcn.cred, VEXEC)
         victim = target.get(tcn.name)
         if source.get(fcn.name) is not node or (tvp is not None and tvp.data is not victim):
             raise VfsError(ENOENT)
@@ -251,24 +210,17 @@ class TmpFs(FileOps):
             raise VfsError(ENOTEMPTY)
         if victim is node:
             return
-        check_removal(source, node, fcn)
-        if victim is None:
-            check_new(target, tcn)
-        else:
-            check_removal(target, victim, tcn)
-            if isinstance(node, Directory):
-                if not isinstance(victim, Directory):
-                    raise VfsError(ENOTDIR)
-            elif isinstance(victim, Directory):
-                raise VfsError(EISDIR)
+        check_rename(
+            source,
+            node,
+            fcn,
+            target,
+            victim,
+            tcn,
+            victim_is_empty=not isinstance(victim, Directory) or not len(victim),
+            link_max=LINK_MAX,
+        )
         moves_dir = isinstance(node, Directory) and source is not target
-        if isinstance(node, Directory) and moves_dir:
-            check_dir(node, fcn.cred, VWRITE)
-        if isinstance(victim, Directory):
-            if len(victim):
-                raise VfsError(ENOTEMPTY)
-        elif moves_dir and target.nlink >= LINK_MAX:
-            raise VfsError(EMLINK)
 
         now = time_ns()
         if victim is not None:

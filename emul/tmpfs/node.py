@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final
 
 from ...native.constants import Vtype
-from .store import Store
+from ..uvm import UvmAobj
 
 DOT: Final = 1
 """Directory offset after "."."""
@@ -64,16 +64,17 @@ class RegularFile(Node):
     """A regular file.
 
     `creator` may open it once, whatever the mode says: `open(O_CREAT | O_RDWR, 0444)` arrives as
-    create and open. `writers` counts who has it open for writing.
+    create and open. `writers` counts who has it open for writing. `uobj` has the data; a vnode of
+    the file points to it.
     """
 
-    __slots__ = ("creator", "length", "store", "writers")
+    __slots__ = ("creator", "length", "uobj", "writers")
 
     def __init__(
         self, number: int, vtype: int, mode: int, uid: int, gid: int, now: int, rdev: int = 0
     ) -> None:
         super().__init__(number, vtype, mode, uid, gid, now)
-        self.store = Store()
+        self.uobj = UvmAobj()
         self.length = 0
         self.creator: int | None = None
         self.writers = 0
@@ -86,7 +87,7 @@ class RegularFile(Node):
     @property
     def allocated(self) -> int:
         """Space taken, octets."""
-        return self.store.allocated
+        return self.uobj.allocated
 
 
 class SymbolicLink(Node):

@@ -9,13 +9,13 @@ from itertools import count
 from time import time_ns
 from typing import Final
 
-from ...native.constants import NAME_MAX, TTL_FOREVER
+from ...native.constants import NAME_MAX, PAGE_SIZE, TTL_FOREVER
 from ...native.errors import VfsError
 from ...native.records import Statvfs, Vattr
+from ..uvm import FOLIO, uvm_vnp_terminate
 from ..vfs import FileSystem, Lookup
 from ..vnode import Vnode
-from .node import Directory, Node
-from .store import BLOCK, PAGE
+from .node import Directory, Node, RegularFile
 
 _HANDLE: Final = struct.Struct("<QQ")
 
@@ -72,12 +72,12 @@ class VfsOps(FileSystem):
 
     async def statvfs(self) -> Statvfs:
         """Return limits and what is left, in blocks of 4 KiB."""
-        blocks = self._size_limit // BLOCK
-        bfree = max(0, blocks - self._used // BLOCK)
+        blocks = self._size_limit // PAGE_SIZE
+        bfree = max(0, blocks - self._used // PAGE_SIZE)
         ffree = max(0, self._nodes_limit - len(self._nodes))
         return Statvfs(
-            bsize=BLOCK,
-            frsize=BLOCK,
+            bsize=PAGE_SIZE,
+            frsize=PAGE_SIZE,
             blocks=blocks,
             bfree=bfree,
             bavail=bfree,
@@ -127,6 +127,8 @@ class VfsOps(FileSystem):
         vp = self.mount.vget(node.number)
         if vp is None:
             vp = self.mount.insert(node.number, node.vtype, node, size=node.size, rdev=node.rdev)
+            if type(node) is RegularFile:
+                vp.uobj = node.uobj
         return vp
 
     def _found(self, node: Node) -> Lookup:
@@ -143,7 +145,7 @@ class VfsOps(FileSystem):
             self.mount.serial,
             node.number,
             node.size,
-            PAGE,
+            FOLIO,
             node.atime,
             node.mtime,
             node.ctime,
@@ -161,6 +163,7 @@ class VfsOps(FileSystem):
 
     def reclaim(self, vp: Vnode) -> None:
         """Free the node if no name leads to it."""
+        uvm_vnp_terminate(vp)
         node: Node = vp.data
         if node.nlink == 0:
             self._free(node)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from errno import EBUSY, EISDIR, ENOTDIR, ENOTEMPTY, EROFS, ESTALE, EXDEV
+from typing import Final
 
 from ...emul.kernel import Kernel
-from ...emul.lock import VnodeLock, lock_all, unlock_all
+from ...emul.lock import lock_all, unlock_all
 from ...emul.mount import Mount
+from ...emul.syncer import vfs_sync
 from ...emul.vfs import FileSystem, Lookup
 from ...emul.vnode import Vnode, vref, vrele_nowait
 from ...native.constants import (
     FWRITE,
     MAXMSGLEN_MAX,
-    MNT_FORCE,
+    PGO_ALLPAGES,
+    PGO_FREE,
     VWRITE,
     FlushOp,
     KFlag,
@@ -36,6 +39,9 @@ from ...native.records import (
     Vattr,
 )
 from ..ops import FileServer, Upcalls
+
+_ON_MEDIUM: Final = frozenset((Vtype.VREG, Vtype.VDIR, Vtype.VLNK))
+"""Types of nodes that cannot be written when the file system cannot."""
 
 
 class _Node:
@@ -62,7 +68,6 @@ class P2k(FileServer):
         self._fs = mount.fs
         self._root = root
         self._nodes: dict[int, _Node] = {root.serial: _Node(root)}
-        self._rename_lock = VnodeLock()
         self._upcalls: Upcalls | None = None
         self._unmounted = False
         self._kargs = Kargs(
@@ -132,32 +137,54 @@ class P2k(FileServer):
         return await self._fs.statvfs()
 
     async def sync(self, waitfor: int, cred: Cred) -> None:
-        """See FileServer."""
-        await self._fs.sync(waitfor, cred)
+        """See FileServer. What belongs to other mounts is neither written nor waited for."""
+        await vfs_sync(self._mount, waitfor, cred)
 
     async def unmount(self, flags: int) -> None:
         """Unmount inside the emulated kernel; whoever mounted above has given up all nodes.
 
-        Lookups that were never given back (a host that went away) are dropped here.
+        Lookups that were never given back (a host that went away) are dropped here. If the unmount
+        is vetoed they are as before, but for nodes that have no name any more.
         """
         if self._unmounted:
             return
-        nodes, self._nodes = self._nodes, {}
-        for node in nodes.values():
-            self._kernel.vrele_async(node.vp)
+        nodes = self._nodes
+        self.let_go()
         try:
             await self._kernel.unmount(self._mount, flags)
         except BaseException:
-            if not flags & MNT_FORCE:  # vetoed: the mount goes on, with what we can get back
-                vref(self._root)
-                self._nodes = {self._root.serial: _Node(self._root)}
+            if self._mount.is_alive:
+                self._take_back(nodes)
             raise
         self._unmounted = True
+
+    def let_go(self) -> None:
+        """Drop the references of all nodes: no cookie is known any more."""
+        nodes, self._nodes = self._nodes, {}
+        for node in nodes.values():
+            self._kernel.vrele_async(node.vp)
+
+    def _take_back(self, nodes: dict[int, _Node]) -> None:
+        """Reference again what still is in memory of `nodes`."""
+        for serial, node in nodes.items():
+            vp = self._mount.vget(node.vp.key)
+            if vp is node.vp:
+                self._nodes[serial] = node
+            elif vp is not None:  # it was read anew
+                self._kernel.vrele_async(vp)
 
     async def fhtonode(self, handle: bytes) -> Newinfo:
         """See FileServer."""
         vp = await self._fs.fhtovp(handle)
-        va, ttl = await self._fs.getattr(vp, FSCRED)
+        try:
+            await vp.lock.shared()
+            try:
+                va, ttl = await vp.fs.getattr(vp, FSCRED)
+            finally:
+                vp.lock.release()
+        except BaseException:
+            self._kernel.vrele_async(vp)
+            raise
         return self._newinfo(Lookup(vp, 0, va, ttl))
 
     async def nodetofh(self, opc: Cookie) -> bytes:
@@ -247,7 +274,7 @@ class P2k(FileServer):
         dvp, vp = self._vp(opc), self._vp(targ)
         if vp.vtype != Vtype.VDIR:
             raise VfsError(ENOTDIR)
-        if vp.mount is not dvp.mount or vp is self._root:
+        if vp.mount is not dvp.mount or vp is self._root or vp.mountedhere is not None:
             raise VfsError(EBUSY)
         if vp is dvp or cn.name == b"..":
             raise VfsError(ENOTEMPTY)
@@ -285,9 +312,11 @@ class P2k(FileServer):
         tvp = None if targ is None else self._vp(targ)
         if fdvp.mount is not tdvp.mount:
             raise VfsError(EXDEV)
+        if fvp.mountedhere is not None or (tvp is not None and tvp.mountedhere is not None):
+            raise VfsError(EBUSY)
         vnodes = [fdvp, tdvp, fvp] if tvp is None else [fdvp, tdvp, fvp, tvp]
         locks = [vp.lock for vp in vnodes]
-        await self._rename_lock.exclusive()
+        await self._mount.renamelock.exclusive()
         try:
             await lock_all(*locks)
             try:
@@ -295,7 +324,7 @@ class P2k(FileServer):
             finally:
                 unlock_all(*locks)
         finally:
-            self._rename_lock.release()
+            self._mount.renamelock.release()
 
     async def readdir(
         self, opc: Cookie, offset: int, resid: int, flags: int, cred: Cred
@@ -334,7 +363,7 @@ class P2k(FileServer):
     async def open(self, opc: Cookie, mode: int, cred: Cred) -> tuple[int, int]:
         """See FileServer."""
         vp = self._vp(opc)
-        if mode & FWRITE and self._mount.is_rdonly and vp.vtype in (Vtype.VREG, Vtype.VDIR):
+        if mode & FWRITE and self._mount.is_rdonly and vp.vtype in _ON_MEDIUM:
             raise VfsError(EROFS)
         lock = vp.lock
         if not lock.try_exclusive():
@@ -351,10 +380,10 @@ class P2k(FileServer):
             node.vp.fs.close(node.vp, fflag, cred)
 
     async def access(self, opc: Cookie, mode: int, cred: Cred) -> None:
-        """See FileServer."""
-        if mode & VWRITE:
-            self._writable()
+        """See FileServer. What is behind a device or a pipe may be written on a read-only mount."""
         vp = self._vp(opc)
+        if mode & VWRITE and self._mount.is_rdonly and vp.vtype in _ON_MEDIUM:
+            raise VfsError(EROFS)
         await vp.lock.shared()
         try:
             await vp.fs.access(vp, mode, cred)
@@ -512,15 +541,26 @@ class P2k(FileServer):
     # Life cycle.
 
     async def inactive(self, opc: Cookie) -> int:
-        """See FileServer. A file system that wants the vnode recycled makes this NOREF_N1."""
+        """See FileServer. A file system that wants the vnode recycled makes this NOREF_N1.
+
+        Clean pages go, unless they are all there is of the file: whoever is above caches them.
+        Dirty ones stay until they are written: the syncer sees to that, or an fsync.
+        """
         vp = self._vp(opc)
+        if vp.uobj is not None:
+            await vp.fs.putpages(vp, 0, 0, PGO_FREE | PGO_ALLPAGES)
         lock = vp.lock
         if not lock.try_exclusive():
             await lock.exclusive()
+        # The cookie's reference is not the last one: a host that has looked the name up before it
+        # went may open the file yet. A file system sees that by another reference, and lets go of
+        # the data with the cookie.
+        vref(vp)
         try:
             recycle = await vp.fs.inactive(vp)
         finally:
             lock.release()
+            self._kernel.vrele_async(vp)  # at once, unless the cookie was given back meanwhile
         return Setback.NOREF_N1 if recycle else 0
 
     def reclaim(self, opc: Cookie, nlookup: int) -> None:
@@ -539,7 +579,8 @@ class P2k(FileServer):
 async def p2k_over(fs: FileSystem, *, rdonly: bool = False) -> AsyncIterator[P2k]:
     """Mount `fs` in an emulated kernel of its own and serve it.
 
-    On exit the mount is given up, by force if `unmount` has not been called.
+    On exit it is unmounted, if `unmount` has not been called, in the kernel's way: properly if
+    that works, else by force.
     """
     async with Kernel() as kernel:
         mount = await kernel.mount(fs, rdonly=rdonly)
@@ -548,5 +589,6 @@ async def p2k_over(fs: FileSystem, *, rdonly: bool = False) -> AsyncIterator[P2k
         try:
             yield server
         finally:
-            # The kernel forces out what is still mounted; our references are not missed by it.
+            # The kernel unmounts what is still mounted.
             mount.set_client(None)
+            server.let_go()

@@ -56,7 +56,7 @@ class Contender:
     goals: str | None = None
 
 
-def _script(name: str) -> str:
+def script(name: str) -> str:
     """Return the path of one of our commands, beside the interpreter that runs this."""
     return str(Path(sys.executable).with_name(name))
 
@@ -70,7 +70,7 @@ def _sshfs(server: Server, remote: Path, point: Path) -> list[str]:
 
 def _psshfs(*words: str) -> Callable[[Server, Path, Path], list[str]]:
     def argv(server: Server, remote: Path, point: Path) -> list[str]:
-        return [_script("mount_psshfs"), *_place(server, words, remote, point)]
+        return [script("mount_psshfs"), *_place(server, words, remote, point)]
 
     return argv
 
@@ -84,12 +84,12 @@ _OPENSSH: Final = ("ssh_command=ssh",)
 
 
 def _stack(server: Server, remote: Path, point: Path) -> list[str]:
-    head = [_script("mount_puffs"), "-t", "puffs|p2k|puffs|psshfs"]
+    head = [script("mount_puffs"), "-t", "puffs|p2k|puffs|psshfs"]
     return [*head, *_place(server, _OPENSSH, remote, point)]
 
 
 def _wrapped(server: Server, remote: Path, point: Path) -> list[str]:
-    return [_script("syspuffs"), *_psshfs(*_OPENSSH)(server, remote, point)]
+    return [script("syspuffs"), *_psshfs(*_OPENSSH)(server, remote, point)]
 
 
 def _control(server: Server, _remote: Path, _point: Path) -> list[str]:
@@ -226,10 +226,22 @@ def mounted(
     if not contender.fstype:
         yield Control(contender, server, remote)
         return
+    with attached(contender, contender.argv(server, remote, point), point, server.pid) as mount:
+        yield mount
+
+
+@contextlib.contextmanager
+def attached(
+    contender: Contender, argv: list[str], point: Path, server: int = 0
+) -> Iterator[Mount]:
+    """Mount by `argv` for as long as the block lasts; `server` is the pid of an sshd of ours.
+
+    Errors: Failed when it does not come to be.
+    """
     before = set(descendants(os.getpid()))
     point.mkdir(exist_ok=True)
     try:
-        _run_mount(contender, contender.argv(server, remote, point), point)
+        _run_mount(contender, argv, point)
         yield Mount(contender, point, _parts(server, before))
     finally:
         _detach(server, point, before)
@@ -255,18 +267,18 @@ def _run_mount(contender: Contender, argv: list[str], point: Path) -> None:
         raise Failed(f"mounted as {types}, not as {contender.fstype}")
 
 
-def _parts(server: Server, before: set[int]) -> Parts:
-    remote = [pid for pid in descendants(server.pid) if pid not in before]
+def _parts(server: int, before: set[int]) -> Parts:
+    remote = [pid for pid in descendants(server) if pid not in before] if server else []
     ours = [
         pid
         for pid in descendants(os.getpid())
-        if pid not in before and pid not in remote and pid != server.pid
+        if pid not in before and pid not in remote and pid != server
     ]
     ssh = [pid for pid in ours if is_transport(command_line(pid))]
     return Parts(tuple(pid for pid in ours if pid not in ssh), tuple(ssh), tuple(remote))
 
 
-def _detach(server: Server, point: Path, before: set[int]) -> None:
+def _detach(server: int, point: Path, before: set[int]) -> None:
     parts = _parts(server, before)
     if _is_mounted(point) and not _unmount("-u", point):
         for pid in parts.local:  # a dead daemon's mount can always be unmounted

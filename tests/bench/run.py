@@ -52,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--no-inside", action="store_true", help="leave out what needs no mount")
     parser.add_argument("--only-inside", action="store_true", help="only what needs no mount")
+    parser.add_argument("--no-disks", action="store_true", help="leave out the disk images")
+    parser.add_argument("--only-disks", action="store_true", help="only the disk images")
     parser.add_argument(
         "--strict", action="store_true", help="exit with status 1 when something owed is missing"
     )
@@ -87,7 +89,7 @@ def main() -> int:
     out.print()
     shortfalls: list[Shortfall] = []
     try:
-        if not options.only_inside:
+        if not options.only_inside and not options.only_disks:
             report, interrupted = _measure(out, options, rows, contenders)
             report.print_speeds()
             report.print_costs()
@@ -95,7 +97,13 @@ def main() -> int:
             if interrupted:
                 out.print("interrupted: the table is of what there was until then", style="red")
                 return 130
-        if not options.no_inside:
+        if not options.only_inside and not options.no_disks:
+            from .disks import print_disks
+
+            become_subreaper()
+            out.print()
+            shortfalls += print_disks(out, options.quick, options.rounds)
+        if not options.no_inside and not options.only_disks:
             shortfalls += _inside(out, options.quick)
     except KeyboardInterrupt:
         return 130

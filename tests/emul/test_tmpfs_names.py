@@ -58,10 +58,11 @@ def test_all_types_of_nodes(root: Caller) -> None:
     assert made[b"blk"].rdev == os.makedev(8, 1)
     assert root.getattr(made[b"chr"]).rdev == os.makedev(5, 1)
     assert root.getattr(made[b"reg"]).rdev == 0
-    assert now(root.fs.readlink(made[b"lnk"], ROOT)) == b"any/where"
+    with root.shared(made[b"lnk"]):
+        assert now(root.fs.readlink(made[b"lnk"], ROOT)) == b"any/where"
     assert root.getattr(made[b"lnk"]).size == 9
     assert root.getattr(made[b"lnk"]).mode == 0o777
-    with fails(EINVAL):
+    with fails(EINVAL), root.shared(made[b"reg"]):
         now(root.fs.readlink(made[b"reg"], ROOT))
     numbers = {root.getattr(vp).fileid for vp in made.values()}
     assert len(numbers) == len(made)
@@ -79,7 +80,8 @@ def test_all_types_of_nodes(root: Caller) -> None:
 
 
 def test_lookup(root: Caller) -> None:
-    answer = now(root.fs.lookup(root.root, root.cn(b"missing")))
+    with root.shared(root.root):
+        answer = now(root.fs.lookup(root.root, root.cn(b"missing")))
     assert answer.vp is None
     assert answer.cn_ttl == TTL_FOREVER
     d = root.mkdir(root.root, b"d")
@@ -92,7 +94,8 @@ def test_lookup(root: Caller) -> None:
         root.find(f, b"x")
     with fails(ENAMETOOLONG):
         root.find(d, b"x" * 256)
-    answer = now(root.fs.lookup(d, root.cn(b"f")))
+    with root.shared(d):
+        answer = now(root.fs.lookup(d, root.cn(b"f")))
     assert answer.va is not None
     assert complete(answer.va) == root.getattr(f)
     assert answer.va_ttl == TTL_FOREVER
@@ -514,4 +517,5 @@ def test_typename_and_statvfs(root: Caller) -> None:
 
 def test_lookup_for_creation_is_a_plain_answer(root: Caller) -> None:
     for op in NameiOp:
-        assert now(root.fs.lookup(root.root, root.cn(b"new", op))).vp is None
+        with root.shared(root.root):
+            assert now(root.fs.lookup(root.root, root.cn(b"new", op))).vp is None

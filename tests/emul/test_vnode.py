@@ -13,7 +13,7 @@ from syspuffs.emul.kernel import Kernel
 from syspuffs.emul.mount import Mount
 from syspuffs.emul.tmpfs import TmpFs
 from syspuffs.emul.vnode import Vnode, vgone, vput, vrecycle, vref, vrele, vrele_nowait
-from syspuffs.native.constants import TTL_FOREVER, Vtype
+from syspuffs.native.constants import PGO_CLEANIT, PGO_SYNCIO, TTL_FOREVER, Vtype
 from syspuffs.native.records import Vattr
 
 from .caller import ROOT, Caller, fails, now
@@ -48,7 +48,7 @@ class Recorder(TmpFs):
 @pytest.fixture
 def fs() -> Recorder:
     fs = Recorder()
-    now(Kernel(desiredvnodes=3).mount(fs))
+    now(Kernel(desiredvnodes=5).mount(fs))
     return fs
 
 
@@ -95,29 +95,41 @@ def test_recycled_at_once_when_the_file_system_says_so(fs: Recorder, mount: Moun
     assert other.serial > vp.serial
 
 
-def test_free_list_is_bounded_and_drops_the_oldest(fs: Recorder, mount: Mount) -> None:
-    vps = [fs.make(key) for key in range(10, 16)]
+def test_vnodes_are_bounded_and_the_oldest_unused_one_goes(fs: Recorder, mount: Mount) -> None:
+    vps = [fs.make(key) for key in range(10, 14)]  # with the root as many as there may be
     for vp in vps[:3]:
         now(vrele(vp))
     assert mount.vget(10) is vps[0]  # used again, so the youngest when it is dropped now
     now(vrele(vps[0]))
-    for vp in vps[3:5]:
-        now(vrele(vp))
+    assert len(mount) == 5
+    vps += [fs.make(key) for key in (14, 15)]
     assert [key for what, key in fs.heard if what == "reclaim"] == [11, 12]
     assert vps[1].is_dead
-    assert len(mount.free_list) == 3
-    assert len(mount) == 5  # the root, the one in use, three unused
+    assert not vps[0].is_dead
+    assert len(mount) == 5
     statistics = mount.kernel.statistics()
     assert statistics.vnodes == 5
-    assert statistics.free == 3
+    assert statistics.free == 1
     assert statistics.recycled == 2
     assert statistics.revived == 1
     with fails(ENXIO):  # it was not forgiven for lack of a name, it just went
         now(vps[1].fs.getattr(vps[1], ROOT))
 
 
-def test_free_list_is_shared_by_the_mounts_of_a_kernel() -> None:
-    kernel = Kernel(desiredvnodes=1)
+def test_used_vnodes_may_be_more_than_the_bound(fs: Recorder, mount: Mount) -> None:
+    vps = [fs.make(key) for key in range(10, 20)]
+    assert len(mount) == 11
+    for vp in vps[:3]:
+        now(vrele(vp))
+        assert vp.is_dead  # at once, for there are still too many
+    for vp in vps[3:]:
+        now(vrele(vp))
+    assert len(mount) == 5
+    assert [vp.is_dead for vp in vps] == [True] * 6 + [False] * 4
+
+
+def test_bound_is_shared_by_the_mounts_of_a_kernel() -> None:
+    kernel = Kernel(desiredvnodes=3)
     one, two = Recorder(), Recorder()
     now(kernel.mount(one))
     now(kernel.mount(two))
@@ -298,6 +310,22 @@ def test_recycled_vnode_forgives_late_write_back(fs: Recorder) -> None:
         now(vp.fs.read(vp, 0, 1, 0, ROOT))
 
 
+def test_dead_vnodes_and_pages(fs: Recorder) -> None:
+    """Who writes pages back comes late, and must not fail for pages that have gone."""
+    recycled, revoked = fs.make(7), fs.make(8)
+    vrele_nowait(revoked)
+    now(vgone(revoked))
+    fs.recycles = True
+    now(vrele(recycled))
+    for vp in (recycled, revoked):
+        now(vp.fs.putpages(vp, 0, 0, PGO_CLEANIT | PGO_SYNCIO))
+        with fails(ENXIO):
+            now(vp.fs.getpages(vp, 0, 4096, PGO_SYNCIO))
+        with fails(ENXIO):
+            now(vp.fs.bmap(vp, 0, 512))
+    now(vrele(revoked))
+
+
 def test_vrecycle_takes_unused_vnodes_only(fs: Recorder, mount: Mount) -> None:
     vp = fs.make(7)
     assert not vrecycle(vp)
@@ -319,7 +347,8 @@ def test_tmpfs_vnode_comes_back_with_its_node(mount: Mount) -> None:
     assert again is not vp
     assert again.size == 5
     assert caller.read(again) == b"hello"
-    assert now(caller.fs.getattr(again, ROOT))[1] == TTL_FOREVER
+    with caller.shared(again):
+        assert now(caller.fs.getattr(again, ROOT))[1] == TTL_FOREVER
     caller.put(again)
 
 

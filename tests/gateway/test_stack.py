@@ -25,6 +25,9 @@ FS = "a file system of the emulated kernel"
         "puffs|p2k|puffs|psshfs",
         "puffs|p2k|puffs|p2k|puffs|p2k|tmpfs",
         "puffs|" + "p2k|puffs|" * 20 + "psshfs",
+        "puffs|p2k|ext2fs",
+        "puffs|p2k|ext2fs|vnd|puffs|psshfs",
+        "puffs|p2k|ext2fs|vnd|ext2fs",
     ],
 )
 def test_reads_what_fits(text: str) -> None:
@@ -59,7 +62,7 @@ NEAREST = "; the nearest stack that works is "
         ),
         (
             "puffs|p2k",
-            f"'p2k' needs {FS} below it (puffs or tmpfs), but got nothing",
+            f"'p2k' needs {FS} below it (puffs, tmpfs or ext2fs), but got nothing",
             "puffs|p2k|tmpfs",
         ),
         (
@@ -70,7 +73,7 @@ NEAREST = "; the nearest stack that works is "
         ),
         (
             "puffs|p2k|psshfs",
-            f"'p2k' needs {FS} below it (puffs or tmpfs), but got 'psshfs', "
+            f"'p2k' needs {FS} below it (puffs, tmpfs or ext2fs), but got 'psshfs', "
             "which offers a file server",
             "puffs|p2k|puffs|psshfs",
         ),
@@ -87,18 +90,35 @@ NEAREST = "; the nearest stack that works is "
             "puffs|p2k|tmpfs",
         ),
         (
+            "puffs|p2k|vnd|tmpfs",
+            f"'p2k' needs {FS} below it (puffs, tmpfs or ext2fs), but got 'vnd', "
+            "which offers a block device",
+            "puffs|p2k|ext2fs|vnd|tmpfs",
+        ),
+        (
+            "puffs|p2k|ext2fs|psshfs",
+            "'ext2fs' needs a block device below it (vnd), "
+            "but got 'psshfs', which offers a file server",
+            "puffs|p2k|ext2fs|vnd|puffs|psshfs",
+        ),
+        (
+            "puffs|p2k|ext2fs|vnd",
+            f"'vnd' needs {FS} below it (puffs, tmpfs or ext2fs), but got nothing",
+            "puffs|p2k|ext2fs|vnd|tmpfs",
+        ),
+        (
             "puffs|sshfs",
-            "there is no element 'sshfs' (there are puffs, p2k, psshfs and tmpfs)",
+            "there is no element 'sshfs' (there are puffs, p2k, psshfs, tmpfs, ext2fs and vnd)",
             "puffs|psshfs",
         ),
         (
             "puffs||psshfs",
-            "there is no element '' (there are puffs, p2k, psshfs and tmpfs)",
+            "there is no element '' (there are puffs, p2k, psshfs, tmpfs, ext2fs and vnd)",
             "puffs|psshfs",
         ),
         (
             "puffs|P2K|tmpf",
-            "there is no element 'P2K' (there are puffs, p2k, psshfs and tmpfs)",
+            "there is no element 'P2K' (there are puffs, p2k, psshfs, tmpfs, ext2fs and vnd)",
             "puffs|p2k|tmpfs",
         ),
     ],

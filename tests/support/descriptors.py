@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+from fcntl import F_GETLK, F_SETLK
+from itertools import count
 from typing import Final, Generic
 
 import trio
 
 from syspuffs.native.constants import FAPPEND, FREAD, FWRITE
-from syspuffs.native.records import VATTR_NULL, Buffer
+from syspuffs.native.records import VATTR_NULL, Buffer, Flock
 
 from .nodes import N, NodeTarget, system_call
-from .target import DirEntry, DirStream, File, Stat, fail
+from .target import DirEntry, DirStream, File, Locker, Stat, fail
 
 IO_SIZE: Final = 1 << 18
 """Longest read or write that is asked of a node at once, octets: larger ones are split."""
@@ -116,3 +118,27 @@ class NodeDirStream(DirStream, Generic[N]):
         with trio.CancelScope(shield=True):
             await self._target.node_close(self._node, FREAD)
             await self._target.put(self._node)
+
+
+_pids = count(1)
+
+
+class NodeLocker(Locker, Generic[N]):
+    """A process with one open file. Its locks end with it, as the kernel above sees to."""
+
+    def __init__(self, target: NodeTarget[N], node: N) -> None:
+        self.pid = next(_pids)
+        self._target = target
+        self._node = node
+
+    @system_call
+    async def setlk(self, kind: int, start: int, length: int) -> None:
+        await self._advlock(F_SETLK, kind, start, length)
+
+    @system_call
+    async def getlk(self, kind: int, start: int, length: int) -> Flock:
+        return await self._advlock(F_GETLK, kind, start, length)
+
+    async def _advlock(self, op: int, kind: int, start: int, length: int) -> Flock:
+        flock = Flock(kind, start, length, self.pid)
+        return await self._target.node_advlock(self._node, self.pid, op, flock)

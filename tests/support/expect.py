@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+
+import trio
 
 
 def error_name(number: int | None) -> str:
@@ -24,6 +26,15 @@ def raises(*numbers: int) -> Iterator[None]:
             raise AssertionError(f"{error_name(error.errno)} instead of {wanted}") from error
     else:
         raise AssertionError(f"no error, expected {wanted}")
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], rounds: int = 2_000) -> None:
+    """Wait for what others do in their own time: a server that is told of an end, not asked."""
+    for _ in range(rounds):
+        if await condition():
+            return
+        await trio.lowlevel.checkpoint()
+    raise AssertionError(f"not within {rounds} rounds")
 
 
 def pattern(length: int, seed: int = 0) -> bytes:

@@ -11,7 +11,8 @@ import errno
 import os
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -19,7 +20,20 @@ import trio
 
 from syspuffs.native.records import Buffer
 
-from .target import UTIME_NOW, UTIME_OMIT, DirEntry, DirStream, File, Stat, Statvfs, Target, fail
+from .hostcalls import access, as_user, call, name_to_handle, open_by_handle
+from .lockers import process_locker
+from .target import (
+    UTIME_NOW,
+    UTIME_OMIT,
+    DirEntry,
+    DirStream,
+    File,
+    Locker,
+    Stat,
+    Statvfs,
+    Target,
+    fail,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,11 +43,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 class _Timespec(ctypes.Structure):
     _fields_ = (("sec", ctypes.c_long), ("nsec", ctypes.c_long))
-
-
-async def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a system call in a thread; a cancelled caller leaves a stuck one behind."""
-    return await trio.to_thread.run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True)
 
 
 class _Opening:
@@ -57,15 +66,6 @@ class _Opening:
             self._abandoned = True
             if self._fd is not None:
                 os.close(self._fd)
-
-
-async def _open(path: bytes, flags: int, mode: int) -> int:
-    opening = _Opening()
-    try:
-        return await call(opening.run, path, flags, mode)
-    except trio.Cancelled:
-        opening.abandon()
-        raise
 
 
 def _stat(result: os.stat_result) -> Stat:
@@ -111,6 +111,11 @@ def _utimensat(path: bytes, atime: int, mtime: int, follow: bool) -> None:
     at_fdcwd, at_symlink_nofollow = -100, 0x100
     if _libc.utimensat(at_fdcwd, path, times, 0 if follow else at_symlink_nofollow) < 0:
         fail(ctypes.get_errno(), path)
+
+
+def _syncfs(fd: int) -> None:
+    if _libc.syncfs(fd) < 0:
+        fail(ctypes.get_errno())
 
 
 def _write_all(fd: int, data: Buffer, offset: int) -> int:
@@ -176,70 +181,121 @@ class OsTarget(Target):
         self.root = root
         self.open_fds: set[int] = set()
 
+    async def _call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Make a system call as the user of this tree."""
+        return await call(function, *args, **kwargs)
+
     def path(self, path: bytes) -> bytes:
         """Return the host's path of `path`."""
         return self.root + b"/" + path if path else self.root
 
+    async def _open(self, path: bytes, flags: int, mode: int) -> int:
+        opening = _Opening()
+        try:
+            return await self._call(opening.run, path, flags, mode)
+        except trio.Cancelled:
+            opening.abandon()
+            raise
+
     async def open(self, path: bytes, flags: int, mode: int = 0o666) -> File:
-        fd = await _open(self.path(path), flags, mode)
+        fd = await self._open(self.path(path), flags, mode)
         self.open_fds.add(fd)
         return OsFile(self, fd)
 
     async def opendir(self, path: bytes) -> DirStream:
-        fd = await _open(self.path(path), os.O_RDONLY | os.O_DIRECTORY, 0)
+        fd = await self._open(self.path(path), os.O_RDONLY | os.O_DIRECTORY, 0)
         self.open_fds.add(fd)
         return OsDirStream(self, fd)
 
     async def stat(self, path: bytes) -> Stat:
-        return _stat(await call(os.stat, self.path(path)))
+        return _stat(await self._call(os.stat, self.path(path)))
 
     async def lstat(self, path: bytes) -> Stat:
-        return _stat(await call(os.lstat, self.path(path)))
+        return _stat(await self._call(os.lstat, self.path(path)))
 
     async def access(self, path: bytes, mode: int) -> bool:
-        return await call(os.access, self.path(path), mode)
+        return await self._call(access, self.path(path), mode)
 
     async def mkdir(self, path: bytes, mode: int = 0o777) -> None:
-        await call(os.mkdir, self.path(path), mode)
+        await self._call(os.mkdir, self.path(path), mode)
 
     async def rmdir(self, path: bytes) -> None:
-        await call(os.rmdir, self.path(path))
+        await self._call(os.rmdir, self.path(path))
 
     async def unlink(self, path: bytes) -> None:
-        await call(os.unlink, self.path(path))
+        await self._call(os.unlink, self.path(path))
 
     async def rename(self, old: bytes, new: bytes) -> None:
-        await call(os.rename, self.path(old), self.path(new))
+        await self._call(os.rename, self.path(old), self.path(new))
 
     async def link(self, old: bytes, new: bytes) -> None:
-        await call(os.link, self.path(old), self.path(new), follow_symlinks=False)
+        await self._call(os.link, self.path(old), self.path(new), follow_symlinks=False)
 
     async def symlink(self, target: bytes, path: bytes) -> None:
-        await call(os.symlink, target, self.path(path))
+        await self._call(os.symlink, target, self.path(path))
 
     async def readlink(self, path: bytes) -> bytes:
-        return await call(os.readlink, self.path(path))
+        return await self._call(os.readlink, self.path(path))
 
     async def mknod(self, path: bytes, mode: int, rdev: int = 0) -> None:
-        await call(os.mknod, self.path(path), mode, rdev)
+        await self._call(os.mknod, self.path(path), mode, rdev)
 
     async def chmod(self, path: bytes, mode: int) -> None:
-        await call(os.chmod, self.path(path), mode)
+        await self._call(os.chmod, self.path(path), mode)
 
     async def chown(self, path: bytes, uid: int, gid: int, *, follow: bool = True) -> None:
-        await call(os.chown, self.path(path), uid, gid, follow_symlinks=follow)
+        await self._call(os.chown, self.path(path), uid, gid, follow_symlinks=follow)
 
     async def utimens(self, path: bytes, atime: int, mtime: int, *, follow: bool = True) -> None:
-        await call(_utimensat, self.path(path), atime, mtime, follow)
+        await self._call(_utimensat, self.path(path), atime, mtime, follow)
 
     async def truncate(self, path: bytes, length: int) -> None:
-        await call(os.truncate, self.path(path), length)
+        await self._call(os.truncate, self.path(path), length)
 
     async def statvfs(self) -> Statvfs:
-        got = await call(os.statvfs, self.root)
+        got = await self._call(os.statvfs, self.root)
         return Statvfs(
             got.f_bsize, got.f_frsize, got.f_blocks, got.f_bfree, got.f_bavail, got.f_namemax
         )
+
+    async def sync(self) -> None:
+        fd = await self._open(self.root, os.O_RDONLY | os.O_DIRECTORY, 0)
+        try:
+            await self._call(_syncfs, fd)
+        finally:
+            os.close(fd)
+
+    async def getfh(self, path: bytes) -> bytes:
+        return await self._call(name_to_handle, self.path(path))
+
+    async def fhopen(self, handle: bytes, flags: int) -> File:
+        fd = await self._call(open_by_handle, self.root, handle, flags)
+        self.open_fds.add(fd)
+        return OsFile(self, fd)
+
+    @asynccontextmanager
+    async def at(self, path: bytes) -> AsyncIterator[Target]:
+        fd = await self._open(self.path(path), os.O_PATH | os.O_DIRECTORY, 0)
+        try:
+            there = OsTarget(b"/proc/self/fd/%d" % fd)
+            yield there
+            await there.verify()
+        finally:
+            os.close(fd)
+
+    @asynccontextmanager
+    async def as_user(self, uid: int, gid: int) -> AsyncIterator[Target]:
+        fd = await self._open(self.root, os.O_PATH | os.O_DIRECTORY, 0)
+        try:
+            # By the descriptor, for the way to it may be barred to others.
+            user = UserTarget(b"/proc/self/fd/%d" % fd, uid, gid)
+            yield user
+            await user.verify()
+        finally:
+            os.close(fd)
+
+    def locker(self, path: bytes) -> AbstractAsyncContextManager[Locker]:
+        return process_locker(self.path(path))
 
     async def verify(self) -> None:
         left = sorted(self.open_fds)
@@ -247,3 +303,15 @@ class OsTarget(Target):
             os.close(fd)
         self.open_fds.clear()
         assert not left, f"the test left descriptors open: {left}"
+
+
+class UserTarget(OsTarget):
+    """The same tree for another user (to be made by root)."""
+
+    def __init__(self, root: bytes, uid: int, gid: int) -> None:
+        super().__init__(root)
+        self._uid = uid
+        self._gid = gid
+
+    async def _call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await call(as_user, self._uid, self._gid, partial(function, *args, **kwargs))

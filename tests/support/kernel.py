@@ -15,6 +15,7 @@ import trio
 
 from syspuffs.emul.lock import lock_all, unlock_all
 from syspuffs.emul.mount import Mount
+from syspuffs.emul.syncer import vfs_sync
 from syspuffs.emul.vfs import Lookup
 from syspuffs.emul.vnode import Vnode, vref, vrele
 from syspuffs.native.constants import (
@@ -24,13 +25,14 @@ from syspuffs.native.constants import (
     IO_APPEND,
     ISDOTDOT,
     ISLASTCN,
+    MNT_WAIT,
     READDIR_PLUS,
     VWRITE,
     NameiOp,
     Vtype,
 )
 from syspuffs.native.errors import VfsError
-from syspuffs.native.records import VTYPE_TO_IFMT, Buffer, Componentname, Cred, Vattr
+from syspuffs.native.records import VTYPE_TO_IFMT, Buffer, Componentname, Cred, Flock, Vattr
 
 from .nodes import OURSELVES, RawEntry, StaleNameError, system_call
 from .target import DirEntry, Statvfs, system_statvfs
@@ -223,6 +225,19 @@ class VfsTarget(WalkTarget[Vnode]):
         async with self._shared(node):
             flags = FSYNC_CLOSE if closing else FSYNC_WAIT
             await self.fs.fsync(node, flags, 0, 0, self.cred)
+
+    async def node_handle(self, node: Vnode) -> bytes:
+        return await self.fs.vptofh(node)
+
+    async def node_of_handle(self, handle: bytes) -> Vnode:
+        return await self.fs.fhtovp(handle)
+
+    async def node_advlock(self, node: Vnode, owner: int, op: int, flock: Flock) -> Flock:
+        return await self.fs.advlock(node, owner, op, flock, 0)
+
+    @system_call
+    async def sync(self) -> None:
+        await vfs_sync(self.mount, MNT_WAIT)
 
     async def node_readdir(self, node: Vnode, offset: int) -> tuple[list[RawEntry], bool]:
         async with self._shared(node):

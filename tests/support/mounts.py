@@ -72,14 +72,25 @@ class Ground:
         """What to mount."""
         return f"127.0.0.1:{self.origin}"
 
+    @property
+    def image(self) -> Path:
+        """Where the image of a disk is to be, for a file system that needs one."""
+        return self.origin.parent / "disk.img"
+
 
 @dataclass(frozen=True)
 class MountCommand:
-    """How a stack is mounted. `typename` is what the mount then shows, without "fuse."."""
+    """How a stack is mounted. `typename` is what the mount then shows, without "fuse.".
+
+    `prepare` makes what is needed below, unless it is there, `finish` looks at what is left of it
+    after the mount's end.
+    """
 
     typename: str
     argv: Callable[[Ground], list[str]]
     remote: bool = True
+    prepare: Callable[[Ground], object] | None = None
+    finish: Callable[[Ground], object] | None = None
 
 
 @dataclass
@@ -202,6 +213,8 @@ class Mounted:
         assert gone
         complaints = self.complaints()
         assert not complaints, "\n".join(complaints)
+        if self.command.finish is not None:
+            self.command.finish(self.ground)
 
     def _left(self) -> list[str]:
         reap(children(os.getpid()))
@@ -219,6 +232,8 @@ class Mounted:
 def mount(command: MountCommand, ground: Ground) -> Mounted:
     """Run the command; the mount answers when this returns. AssertionError when it failed."""
     ground.point.mkdir(parents=True, exist_ok=True)
+    if command.prepare is not None:
+        command.prepare(ground)
     before = set(descendants(os.getpid()))
     got = run(command.argv(ground))
     pids = [pid for pid in children(os.getpid()) if pid not in before and command_line(pid)]

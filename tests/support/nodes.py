@@ -12,6 +12,7 @@ import os
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from copy import copy
 from functools import wraps
 from types import TracebackType
 from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
@@ -20,7 +21,7 @@ import trio
 
 from syspuffs.native.constants import NAME_MAX, PATH_MAX, Vtype
 from syspuffs.native.errors import VfsError
-from syspuffs.native.records import VTYPE_TO_IFMT, Buffer, Cred, Vattr
+from syspuffs.native.records import VTYPE_TO_IFMT, Buffer, Cred, Flock, Vattr
 
 from .target import DirEntry, Stat, Target, fail
 
@@ -153,6 +154,9 @@ class NodeTarget(Target, Generic[N]):
     """The tree below `root`."""
 
     root: N
+    cwd: N | None = None
+    """Where relative paths begin; the root, unless it is another directory."""
+    cred: Cred
     open_files = 0
     changes = 0
     """Counts modifications of directories, begun or done."""
@@ -233,6 +237,15 @@ class NodeTarget(Target, Generic[N]):
     async def node_fsync(self, node: N, *, closing: bool) -> None: ...
 
     @abstractmethod
+    async def node_handle(self, node: N) -> bytes: ...
+
+    @abstractmethod
+    async def node_of_handle(self, handle: bytes) -> N: ...
+
+    @abstractmethod
+    async def node_advlock(self, node: N, owner: int, op: int, flock: Flock) -> Flock: ...
+
+    @abstractmethod
     async def node_readdir(self, node: N, offset: int) -> tuple[list[RawEntry], bool]: ...
 
     async def node_stat(self, node: N) -> Stat:
@@ -268,7 +281,8 @@ class NodeTarget(Target, Generic[N]):
         todo = _components(path)[::-1]
         slash = path.endswith(b"/")
         links = 0
-        parent = self.hold(self.root)
+        start = self.root if self.cwd is None or path.startswith(b"/") else self.cwd
+        parent = self.hold(start)
         node: N | None = None
         try:
             while todo:
@@ -287,8 +301,9 @@ class NodeTarget(Target, Generic[N]):
                     text = await self.node_readlink(node)
                     await self.put(node)
                     node = None
+                    if not todo:
+                        slash = slash or text.endswith(b"/")
                     todo += _components(text)[::-1]
-                    slash = slash or text.endswith(b"/")
                     if text.startswith(b"/"):
                         await self.put(parent)
                         parent = self.hold(self.root)
@@ -320,6 +335,23 @@ class NodeTarget(Target, Generic[N]):
             async with found:
                 fail(errno.ENOENT if found.node is None else errno.ENOTDIR)
         return found
+
+    @asynccontextmanager
+    async def at(self, path: bytes) -> AsyncIterator[Target]:
+        there = copy(self)
+        there.open_files = 0
+        async with await self._dir(path) as found:
+            there.cwd = found.there()
+            yield there
+            assert there.open_files == 0, f"left {there.open_files} files open"
+
+    @asynccontextmanager
+    async def as_user(self, uid: int, gid: int) -> AsyncIterator[Target]:
+        user = copy(self)
+        user.open_files = 0
+        user.cred = Cred(uid, gid)
+        yield user
+        assert user.open_files == 0, f"left {user.open_files} files open"
 
     async def verify(self) -> None:
         assert self.open_files == 0, f"the test left {self.open_files} files open"

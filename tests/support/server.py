@@ -34,6 +34,7 @@ from syspuffs.native.records import (
     Cookie,
     Cred,
     Dirent,
+    Flock,
     Newinfo,
     Vattr,
 )
@@ -229,6 +230,15 @@ class ServerTarget(WalkTarget[ServerNode]):
         flags = FSYNC_CLOSE if closing else FSYNC_WAIT
         await self.server.fsync(node.cookie, flags, 0, 0, self.cred)
 
+    async def node_handle(self, node: ServerNode) -> bytes:
+        return await self.server.nodetofh(node.cookie)
+
+    async def node_of_handle(self, handle: bytes) -> ServerNode:
+        return self._learn(await self.server.fhtonode(handle))
+
+    async def node_advlock(self, node: ServerNode, owner: int, op: int, flock: Flock) -> Flock:
+        return await self.server.advlock(node.cookie, owner, op, flock, 0)
+
     async def node_readdir(self, node: ServerNode, offset: int) -> tuple[list[RawEntry], bool]:
         entries, end = await self.server.readdir(
             node.cookie, offset, self.resid, self.flags, self.cred
@@ -252,8 +262,8 @@ class ServerTarget(WalkTarget[ServerNode]):
     async def statvfs(self) -> Statvfs:
         return system_statvfs(await self.server.statvfs())
 
+    @system_call
     async def sync(self) -> None:
-        """Write everything out, as sync(2)."""
         await self.server.sync(MNT_WAIT, self.cred)
 
     async def verify(self) -> None:

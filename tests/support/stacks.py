@@ -25,7 +25,9 @@ from syspuffs.layers.p2k import p2k_over
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, mount_psshfs
 from syspuffs.layers.puffs import puffs_over, puffs_over_socket, serve
 
+from . import syscalls
 from .capabilities import SFTP_LACKS, USER_LACKS
+from .disks import check_image, ext2fs_build, over_frames, over_p2k, prepare_image
 from .host import OsTarget
 from .kernel import VfsTarget
 from .mounts import Ground, MountCommand, python_command, words
@@ -75,6 +77,17 @@ async def tmpfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
             mount.is_rdonly = True
         yield target
         await kernel.unmount(mount)
+
+
+@asynccontextmanager
+async def syscalls_tmpfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """System calls of an emulated kernel."""
+    fs = TmpFs(mntfromname=b"none")
+    async with syscalls.mounted(fs) as target:
+        if fill is not None:
+            await fill(target)
+            fs.mount.is_rdonly = True
+        yield target
 
 
 @asynccontextmanager
@@ -228,6 +241,11 @@ def _mount_tmpfs(ground: Ground) -> list[str]:
     return [*argv, "none", str(ground.point)]
 
 
+def _mount_ext2fs(ground: Ground) -> list[str]:
+    argv = [*python_command("mount_puffs"), "-t", "puffs|p2k|ext2fs", *words(ground.options)]
+    return [*argv, str(ground.image), str(ground.point)]
+
+
 def _mount_whole_stack(ground: Ground) -> list[str]:
     options = words(ground.options + ground.ssh_options)
     argv = [*python_command("mount_puffs"), "-t", "puffs|p2k|puffs|psshfs", *options]
@@ -247,6 +265,9 @@ def _syspuffs_mount_psshfs(ground: Ground) -> list[str]:
 PSSHFS: Final = MountCommand("puffs|psshfs", _mount_psshfs)
 PSSHFS_BY_SSH: Final = MountCommand("puffs|psshfs", _mount_psshfs_by_ssh)
 TMPFS: Final = MountCommand("puffs|p2k|tmpfs", _mount_tmpfs, remote=False)
+EXT2FS: Final = MountCommand(
+    "puffs|p2k|ext2fs", _mount_ext2fs, remote=False, prepare=prepare_image, finish=check_image
+)
 WHOLE_STACK: Final = MountCommand("puffs|p2k|puffs|psshfs", _mount_whole_stack)
 WHOLE_STACK_NOCACHE: Final = MountCommand("puffs|p2k|puffs|psshfs", _mount_whole_stack_nocache)
 SYSPUFFS: Final = MountCommand("puffs|p2k|puffs|psshfs", _syspuffs_mount_psshfs)
@@ -255,6 +276,7 @@ _FUSE: Final = (pytest.mark.fuse,)
 _FUSE_SSHD: Final = (pytest.mark.fuse, pytest.mark.sshd)
 _HOST: Final = USER_LACKS | {"exact_nlink_dir", "readonly", "origin"}
 _TMPFS: Final = USER_LACKS | {"origin"}
+_EXT2FS: Final = USER_LACKS | {"origin"}
 _TMPFS_MOUNT: Final = _TMPFS | {"readonly"}
 _RACES: Final = frozenset({errno.ESTALE})
 """A server that names files by their paths finds another one there. Linux makes such a call
@@ -264,9 +286,13 @@ _SFTP: Final = USER_LACKS | SFTP_LACKS
 STACKS: Final = (
     Stack("host", build=host_directory, lacks=_HOST),
     Stack("tmpfs", build=tmpfs, lacks=_TMPFS),
+    Stack("syscalls:tmpfs", build=syscalls_tmpfs, lacks=_TMPFS),
     Stack("p2k|tmpfs", build=p2k_tmpfs, lacks=_TMPFS),
     Stack("p2k|puffs|p2k|tmpfs", build=p2k_puffs_p2k_tmpfs, lacks=_TMPFS),
     Stack("p2k|puffs|socket|p2k|tmpfs", build=p2k_puffs_socket_p2k_tmpfs, lacks=_TMPFS),
+    Stack("syscalls:ext2fs", build=ext2fs_build(syscalls.mounted), lacks=_EXT2FS),
+    Stack("p2k|ext2fs", build=ext2fs_build(over_p2k), lacks=_EXT2FS),
+    Stack("p2k|puffs|p2k|ext2fs", build=ext2fs_build(over_frames), lacks=_EXT2FS, brief=True),
     Stack("psshfs", build=psshfs, lacks=_SFTP, race_errors=_RACES),
     Stack("p2k|puffs|psshfs", build=p2k_puffs_psshfs, lacks=_SFTP, race_errors=_RACES),
     Stack(
@@ -283,6 +309,13 @@ STACKS: Final = (
         brief=True,
     ),
     Stack("mount:puffs|p2k|tmpfs", command=TMPFS, lacks=_TMPFS_MOUNT, marks=_FUSE),
+    Stack(
+        "mount:puffs|p2k|ext2fs",
+        command=EXT2FS,
+        lacks=_EXT2FS | {"readonly"},
+        marks=_FUSE,
+        brief=True,
+    ),
     Stack("mount:puffs|psshfs", command=PSSHFS, lacks=_SFTP, race_errors=_RACES, marks=_FUSE_SSHD),
     Stack(
         "mount:puffs|p2k|puffs|psshfs",

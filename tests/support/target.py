@@ -11,12 +11,13 @@ import errno
 import os
 import stat
 from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, NoReturn
 
 from syspuffs.native import records
-from syspuffs.native.records import Buffer
+from syspuffs.native.records import Buffer, Flock
 
 UMASK: Final = 0o022
 """In force in every stack: the mode of a new node is what was asked for without these bits."""
@@ -137,6 +138,23 @@ class DirStream(ABC):
         await self.close()
 
 
+class Locker(ABC):
+    """Another process, which has an open file and locks ranges of it as fcntl(2) does.
+
+    `kind` is F_RDLCK, F_WRLCK or F_UNLCK; a `length` of 0 means to the end and beyond.
+    """
+
+    pid: int
+
+    @abstractmethod
+    async def setlk(self, kind: int, start: int, length: int) -> None:
+        """Lock or unlock a range, without waiting."""
+
+    @abstractmethod
+    async def getlk(self, kind: int, start: int, length: int) -> Flock:
+        """Return the first lock in the way of such a one, or F_UNLCK."""
+
+
 class Target(ABC):
     """A tree under test. `origin` is the directory of the host behind it, where there is one."""
 
@@ -200,6 +218,30 @@ class Target(ABC):
 
     @abstractmethod
     async def statvfs(self) -> Statvfs: ...
+
+    @abstractmethod
+    async def sync(self) -> None:
+        """Write everything out."""
+
+    @abstractmethod
+    async def getfh(self, path: bytes) -> bytes:
+        """Return the handle of a file: a name for the file itself, which outlives its names."""
+
+    @abstractmethod
+    async def fhopen(self, handle: bytes, flags: int) -> File:
+        """Open what a handle names."""
+
+    @abstractmethod
+    def at(self, path: bytes) -> AbstractAsyncContextManager[Target]:
+        """Return the tree for somebody who has `path` as his working directory."""
+
+    @abstractmethod
+    def as_user(self, uid: int, gid: int) -> AbstractAsyncContextManager[Target]:
+        """Return the tree for another user, who has no further groups."""
+
+    @abstractmethod
+    def locker(self, path: bytes) -> AbstractAsyncContextManager[Locker]:
+        """Return another process that has `path` open for reading and writing; it exits then."""
 
     # Made of the calls above.
 

@@ -6,14 +6,17 @@ import errno
 import os
 import stat
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from fcntl import F_UNLCK
 
 from syspuffs.native.constants import FAPPEND, FREAD, FWRITE, PATH_MAX, Vtype
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import IFMT_TO_VTYPE, VATTR_NULL, Vattr
 
-from .descriptors import NodeDirStream, NodeFile
+from .descriptors import NodeDirStream, NodeFile, NodeLocker
 from .nodes import Found, N, NodeTarget, system_call
-from .target import UMASK, UTIME_NOW, UTIME_OMIT, DirStream, File, Stat, fail
+from .target import UMASK, UTIME_NOW, UTIME_OMIT, DirStream, File, Locker, Stat, fail
 
 
 def _ns(value: int) -> int | None:
@@ -22,17 +25,22 @@ def _ns(value: int) -> int | None:
     return time.time_ns() if value == UTIME_NOW else value
 
 
+def opening_mode(flags: int) -> int:
+    """Return FREAD, FWRITE and FAPPEND for the flags of open(2)."""
+    access = flags & os.O_ACCMODE
+    mode = FREAD if access != os.O_WRONLY else 0
+    if access != os.O_RDONLY:
+        mode |= FWRITE
+    return mode | FAPPEND if flags & os.O_APPEND else mode
+
+
 class WalkTarget(NodeTarget[N]):
     """The tree below `root`, for programs."""
 
     @system_call
     async def open(self, path: bytes, flags: int, mode: int = 0o666) -> File:
         access = flags & os.O_ACCMODE
-        opening = FREAD if access != os.O_WRONLY else 0
-        if access != os.O_RDONLY:
-            opening |= FWRITE
-        if flags & os.O_APPEND:
-            opening |= FAPPEND
+        opening = opening_mode(flags)
         exclusive = flags & os.O_CREAT and flags & os.O_EXCL
         if flags & os.O_CREAT and path.endswith(b"/"):
             async with await self.namei(path, follow=False, name=True) as found:
@@ -99,6 +107,28 @@ class WalkTarget(NodeTarget[N]):
                 raise
             self.open_files += 1
             return NodeDirStream(self, node)
+
+    @system_call
+    async def getfh(self, path: bytes) -> bytes:
+        async with await self.namei(path, follow=False) as found:
+            return await self.node_handle(found.there())
+
+    @system_call
+    async def fhopen(self, handle: bytes, flags: int) -> File:
+        node = await self.node_of_handle(handle)
+        return await self._opened(node, opening_mode(flags), truncate=bool(flags & os.O_TRUNC))
+
+    @asynccontextmanager
+    async def locker(self, path: bytes) -> AsyncIterator[Locker]:
+        async with await self.namei(path, follow=True) as found:
+            node = found.there()
+            await self.node_open(node, FREAD | FWRITE)
+            locker = NodeLocker(self, node)
+            try:
+                yield locker
+            finally:
+                await locker.setlk(F_UNLCK, 0, 0)
+                await self.node_close(node, FREAD | FWRITE)
 
     @system_call
     async def stat(self, path: bytes) -> Stat:

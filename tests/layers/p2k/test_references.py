@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -12,9 +13,21 @@ import trio.testing
 
 from syspuffs.emul.tmpfs import TmpFs
 from syspuffs.layers.p2k import P2k, p2k_over
-from syspuffs.native.constants import MNT_FORCE, READDIR_PLUS, NameiOp, Setback, VnOp, Vtype
+from syspuffs.native.constants import (
+    FREAD,
+    FWRITE,
+    MNT_FORCE,
+    READDIR_PLUS,
+    NameiOp,
+    Setback,
+    VnOp,
+    Vtype,
+)
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import Cookie, Cred, Vattr, lookup_cn
+
+from ...disk.images import check_clean
+from ...support.disks import ext2fs, make_empty_image
 
 ROOT_CRED = Cred(0, 0)
 
@@ -99,6 +112,32 @@ async def test_an_unlinked_node_is_recycled_when_it_becomes_inactive() -> None:
         server.reclaim(cookie, 1)
         await trio.testing.wait_all_tasks_blocked()
         assert cookie not in _usecounts(fs)
+
+
+async def _open_after_inactive(server: P2k) -> None:
+    """Somebody closes a file without a name; somebody else had looked it up, and opens it now."""
+    root = server.kargs.root.cookie
+    cookie = await _create(server, b"a")
+    await server.open(cookie, FREAD | FWRITE, ROOT_CRED)
+    await server.write(cookie, 0, b"contents", 0, ROOT_CRED)
+    await server.remove(root, cookie, lookup_cn(b"a", ROOT_CRED, NameiOp.DELETE))
+    server.close(cookie, FREAD | FWRITE, ROOT_CRED)
+    assert await server.inactive(cookie) == Setback.NOREF_N1
+    await server.open(cookie, FREAD, ROOT_CRED)
+    assert bytes(await server.read(cookie, 0, 100, 0, ROOT_CRED)) == b"contents"
+    server.close(cookie, FREAD, ROOT_CRED)
+    assert await server.inactive(cookie) == Setback.NOREF_N1
+    server.reclaim(cookie, 1)
+    await server.unmount(0)
+
+
+async def test_data_without_a_name_last_as_long_as_the_cookie(tmp_path: Path) -> None:
+    async with _served() as (server, _):
+        await _open_after_inactive(server)
+    image = make_empty_image(tmp_path / "disk.img")
+    async with ext2fs(image) as fs, p2k_over(fs) as server:
+        await _open_after_inactive(server)
+    check_clean(image)
 
 
 async def test_a_read_only_mount_refuses_every_change() -> None:

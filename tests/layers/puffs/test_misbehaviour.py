@@ -18,6 +18,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from syspuffs.emul.vnode import vrele
 from syspuffs.layers.puffs import PuffsFs, StreamServer
 from syspuffs.layers.puffs.putter import Putter
 from syspuffs.native.constants import (
@@ -326,6 +327,8 @@ async def test_no_corrupted_reply_kills_the_mount(data: st.DataObject) -> None:
                 asked.scope.cancel()
             if isinstance(asked.error, Exception):
                 assert isinstance(asked.error, (VfsError, AssertionError)), asked.error
+            if asked.result is not None:
+                await vrele(asked.result)
             # Whatever the kernel half made of it, it goes on, or it is clearly over.
             async with trio.open_nursery() as nursery:
                 asked = Asked(nursery, m.fs.statvfs)

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from syspuffs.emul.vfs import Entry
+from syspuffs.emul.vnode import vrele
 from syspuffs.layers.puffs.touser import DirectTouser
 from syspuffs.native.constants import (
     FREAD,
@@ -216,7 +217,11 @@ async def test_a_listing_always_fits_in_a_frame() -> None:
             frame = encode_reply(OpClass.VN, VnOp.READDIR, header.id, 1, (entries, True))
             assert longest // 2 < len(frame) <= longest
             await peer.send(frame)
-            assert len((await asked.wait())[0]) == len(entries)
+            listed, _ = await asked.wait()
+            assert len(listed) == len(entries)
+            for entry in listed:
+                if entry.found is not None:
+                    await vrele(entry.found.vp)
 
 
 async def test_a_value_that_does_not_fit_is_e2big() -> None:
