@@ -87,6 +87,13 @@ class FileServer(ABC):
     async def statvfs(self) -> Statvfs:
         """Return the state of the file system."""
 
+    async def statvfs_at(self, opc: Cookie) -> Statvfs:
+        """Return the state of the file system in which a node lies (ours): there may be several.
+
+        Who stands on one other file server hands this on as it does `getattr`.
+        """
+        return await self.statvfs()
+
     async def sync(self, waitfor: int, cred: Cred) -> None:
         """Start (MNT_NOWAIT, MNT_LAZY) or finish (MNT_WAIT) writing everything out."""
 

@@ -288,5 +288,5 @@ class FileRequests:
 
     async def fstatvfs(self, turn: Turn, request: sftp.FstatvfsRequest) -> Reply:
         """Answer with the state of the file system of what is open."""
-        self._opened(turn, request.handle)
-        return sftp.statvfs(request.id, await self._server.statvfs())
+        cookie = self._opened(turn, request.handle).node.cookie
+        return sftp.statvfs(request.id, await self._server.statvfs_at(cookie))

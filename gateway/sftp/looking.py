@@ -85,8 +85,8 @@ class LookRequests:
     async def statvfs(self, turn: Turn, request: sftp.StatvfsRequest) -> Reply:
         """Answer with the state of the file system."""
         with await self._find(request.path, turn, FOLLOW) as found:
-            found.there()
-            return sftp.statvfs(request.id, await self._server.statvfs())
+            cookie = found.there().cookie
+            return sftp.statvfs(request.id, await self._server.statvfs_at(cookie))
 
     # Changing attributes.
 

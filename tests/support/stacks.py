@@ -20,10 +20,13 @@ import trio
 from syspuffs.emul.kernel import Kernel
 from syspuffs.emul.tmpfs import TmpFs
 from syspuffs.gateway.sftp import exported
+from syspuffs.layers.joined import joined
 from syspuffs.layers.ops import FileServer
 from syspuffs.layers.p2k import p2k_over
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, mount_psshfs
 from syspuffs.layers.puffs import puffs_over, puffs_over_socket, serve
+from syspuffs.native.constants import Vtype
+from syspuffs.native.records import Cookie, lookup_cn
 
 from . import syscalls
 from .capabilities import SFTP_LACKS, USER_LACKS
@@ -31,7 +34,8 @@ from .disks import check_image, ext2fs_build, over_frames, over_p2k, prepare_ima
 from .host import OsTarget
 from .kernel import VfsTarget
 from .mounts import Ground, MountCommand, python_command, words
-from .server import ServerTarget
+from .nodes import OURSELVES
+from .server import ServerNode, ServerTarget
 from .sftp_end import sftp_client_of
 from .sshd import find_sftp_server
 from .target import Target
@@ -226,6 +230,31 @@ async def p2k_puffs_psshfs(place: Path, fill: Fill | None) -> AsyncIterator[Targ
         await outer.unmount(0)
 
 
+class _Below(ServerTarget):
+    """A file server of which one directory is all that is looked at."""
+
+    def __init__(self, server: FileServer, cookie: Cookie) -> None:
+        super().__init__(server)
+        self.root = ServerNode(cookie, Vtype.VDIR)
+
+
+@asynccontextmanager
+async def joined_p2k_tmpfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """A tree in memory deep below a root that it shares with others."""
+    fs, other = TmpFs(mntfromname=b"none"), TmpFs(mntfromname=b"none")
+    async with p2k_over(fs) as deep, p2k_over(other) as top:
+        server = joined({b"/": top, b"/in/alice": deep})
+        cookie = server.kargs.root.cookie
+        for name in (b"in", b"alice"):
+            cookie = (await server.lookup(cookie, lookup_cn(name, OURSELVES))).cookie
+        target = _Below(server, cookie)
+        if fill is not None:
+            await fill(target)
+            fs.mount.is_rdonly = True
+        yield target
+        await server.unmount(0)
+
+
 def _mount_psshfs(ground: Ground) -> list[str]:
     options = words(ground.options + ground.ssh_options)
     return [*python_command("mount_psshfs"), *options, ground.special, str(ground.point)]
@@ -290,6 +319,7 @@ STACKS: Final = (
     Stack("p2k|tmpfs", build=p2k_tmpfs, lacks=_TMPFS),
     Stack("p2k|puffs|p2k|tmpfs", build=p2k_puffs_p2k_tmpfs, lacks=_TMPFS),
     Stack("p2k|puffs|socket|p2k|tmpfs", build=p2k_puffs_socket_p2k_tmpfs, lacks=_TMPFS),
+    Stack("joined|p2k|tmpfs", build=joined_p2k_tmpfs, lacks=_TMPFS),
     Stack("syscalls:ext2fs", build=ext2fs_build(syscalls.mounted), lacks=_EXT2FS),
     Stack("p2k|ext2fs", build=ext2fs_build(over_p2k), lacks=_EXT2FS),
     Stack("p2k|puffs|p2k|ext2fs", build=ext2fs_build(over_frames), lacks=_EXT2FS, brief=True),
