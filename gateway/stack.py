@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import heapq
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -405,6 +405,27 @@ class Stack:
             forget = getattr(part, "forget", None)
             if forget is not None:
                 await forget()
+
+    async def wait_broken(self) -> str:
+        """Wait until a part has lost what it stands on; return why. For ever if none of them can.
+
+        Errors: whatever comes out of a part.
+        """
+        import trio
+
+        causes = []
+        async with trio.open_nursery() as nursery:
+
+            async def watch(wait: Callable[[], Awaitable[str]]) -> None:
+                causes.append(await wait())
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(trio.sleep_forever)
+            for part in self.parts:
+                wait = getattr(part, "wait_broken", None)
+                if wait is not None:
+                    nursery.start_soon(watch, wait)
+        return causes[0]
 
 
 @asynccontextmanager

@@ -16,13 +16,15 @@ SESSIONS_MAX: Final = 20
 """Sessions of one account at once: rclone's 8 and some windows beside it."""
 KEEP_SECONDS: Final = 60.0
 """How long the trees of an account are kept after its last session."""
+STOP_SECONDS: Final = 10.0
+"""What sessions get to end by themselves when the daemon stops."""
 
 
 @dataclass(frozen=True)
 class TreeSettings:
     """One stack of an account. `path` is where clients see it: b"/", or b"/pub", canonical.
 
-    `stack`, `special` and `words` are what stands behind -t, alone, and behind -o on a command line.
+    `stack`, `special` and `words` are what a command line has behind -t, alone, and behind -o.
     """
 
     path: bytes
@@ -77,7 +79,7 @@ class Settings:
     state: Path
     run_as: str | None = None
     keep_seconds: float | None = KEEP_SECONDS
-    stop_seconds: float = 10.0
+    stop_seconds: float = STOP_SECONDS
     audit: AuditSettings | None = None
     events: EventSettings | None = None
     metrics: MetricsSettings | None = None
