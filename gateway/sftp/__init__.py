@@ -12,6 +12,7 @@
     looking, names, listing, files, extensions     the requests; answers: what they give back
     order       which requests may run side by side; turns: what each of them touches
     session     packets in, replies out: back-pressure, the end; crew: the tasks that do it
+    due         answers that have to leave in order
     intake      memory that is received into; outbox: replies on their way
     status      errno -> status; attributes, identities: what `ls -l` shows
     permitted   which requests a session may make

@@ -10,6 +10,7 @@ going to answer, stop the leader from taking more.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from errno import ETIMEDOUT
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +22,7 @@ from ...native.errors import RemoteProtocolError, VfsError
 from ...native.sftp_protocol import FXP_STATUS
 from .answers import DATA_MAX, PACKET_MAX, Data, Handler
 from .crew import Crew, Worker
+from .due import Due, whole_front
 from .extensions import EXTENSIONS, SessionRequests
 from .files import FileRequests
 from .intake import Chunk, Intake, Packets
@@ -46,6 +48,8 @@ END_SECONDS: Final = 10.0
 """How long requests in flight and what is open may take to end when the client has left."""
 _BATCH: Final = 64
 """Requests that are done before other sessions get their turn."""
+_IN_ORDER: Final = frozenset({sftp.Read, sftp.Write})
+"""Requests whose answers leave in order, handle by handle; see due.py."""
 _SMALL: Final = 1024
 """What a request holds beside file data, octets, roughly."""
 
@@ -231,6 +235,7 @@ class Session:
                     if worker.claim is None:
                         parts = self._parts_of(request, worker)
                     held = self._held(request)
+                    self._owe(worker)
                     reply = await crew.finish(worker, operation, trap, parts, *held)
             except Exception as exc:
                 self._answer(worker, self._failed(request, exc))
@@ -238,7 +243,9 @@ class Session:
                 crew.leave(worker)
                 raise
             else:
-                if type(reply) is bytes:
+                if worker.opened is not None and worker.opened.due:
+                    self._put_in_order(worker, reply)
+                elif type(reply) is bytes:
                     outbox.put(reply)
                 else:
                     outbox.put_data(*reply)
@@ -258,9 +265,42 @@ class Session:
 
     def _answer(self, worker: Worker, status: tuple[int, bytes]) -> None:
         """Answer a worker's request with a status."""
-        self._outbox.put(sftp.status(worker.request.id, *status))
+        self._put_in_order(worker, sftp.status(worker.request.id, *status))
         if self._journal is not None:
             self._journal.done(worker.request, status[0], worker.opened)
+
+    def _owe(self, worker: Worker) -> None:
+        """Keep the place of a request that is going to wait among the answers of its handle."""
+        opened = worker.opened
+        if opened is not None and worker.due is None and type(worker.request) in _IN_ORDER:
+            if opened.due is None:
+                opened.due = deque()
+            worker.due = Due()
+            opened.due.append(worker.due)
+
+    def _put_in_order(self, worker: Worker, reply: bytes | Data) -> None:
+        """Queue an answer, behind those that are owed before it. Meanwhile it counts as owed."""
+        opened, due = worker.opened, worker.due
+        if due is None and opened is not None and opened.due and type(worker.request) in _IN_ORDER:
+            due = Due()
+            opened.due.append(due)
+        if due is None:
+            self._put(reply)
+            return
+        assert opened is not None
+        assert opened.due is not None
+        due.reply = reply
+        due.octets = _SMALL + (0 if isinstance(reply, bytes) else len(reply.payload))
+        self._crew.owed += due.octets
+        for first in whole_front(opened.due):
+            self._crew.owed -= first.octets
+            self._put(first.reply)
+
+    def _put(self, reply: bytes | Data) -> None:
+        if type(reply) is bytes:
+            self._outbox.put(reply)
+        else:
+            self._outbox.put_data(*reply)
 
     def _note(self, worker: Worker, reply: bytes | Data) -> None:
         assert self._journal is not None
@@ -346,6 +386,7 @@ class Session:
     async def _wait_turn(self, worker: Worker) -> None:
         """Wait until no earlier request stands in the way."""
         request = worker.request
+        self._owe(worker)
         try:
             await self._crew.wait_turn(worker, *self._held(request))
         except BaseException:

@@ -7,11 +7,13 @@ to.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from ...native import sftp_server as sftp
 from ...native.constants import Vtype
+from .due import Due
 from .nodes import Node
 from .order import (
     ALL,
@@ -122,10 +124,12 @@ def shape_of(request: Any) -> Shape:
 class Opened(Handle):
     """An open handle as far as order is concerned: the node behind it."""
 
-    __slots__ = ("appends", "is_dirty", "node")
+    __slots__ = ("appends", "due", "is_dirty", "node")
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.due: deque[Due] | None = None
+        """Answers that are owed through the handle and wait for an earlier one (due.py)."""
         self.appends = False
         """Whether writes go to the end of the file, wherever that is."""
         self.is_dirty = False
@@ -176,6 +180,7 @@ class Turn:
         "_parts",
         "_traffic",
         "claim",
+        "due",
         "name",
         "node",
         "opened",
@@ -196,13 +201,15 @@ class Turn:
         have been closed by now, or this is the CLOSE."""
         self.target: Opened | None = None
         """The same for the second handle of COPY-DATA."""
+        self.due: Due | None = None
+        """Where its answer stands among those of its handle, once it had to wait."""
         self._is_found = False
         self._parts: Parts | None = None
 
     def begin(self, request: Any) -> None:
         """Take the next request."""
         self.request = request
-        self.claim = None
+        self.claim = self.due = None
         self.parent = self.node = self.opened = self.target = self._parts = None
         self._is_found = False
 

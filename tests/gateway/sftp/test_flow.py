@@ -65,6 +65,35 @@ async def test_a_client_that_fetches_late_gets_everything(tree: Served) -> None:
         await wire.ask(sftp.close, handle)
 
 
+async def test_answers_that_wait_for_an_earlier_one_are_bounded(tree: Served) -> None:
+    async with tree.client() as other, tree.raw() as (wire, session):
+        await wire.greet()
+        await wire.put(b"/f", bytes(BLOCK))
+        handle = await wire.open(b"/f")
+        released = trio.Event()
+        held = 0
+
+        async def hold(op: str, args: object) -> None:
+            nonlocal held
+            if op == "read" and not held:
+                held = 1
+                await released.wait()
+
+        tree.counting.before = hold
+        async with trio.open_nursery() as nursery:
+            packets = [sftp.read(number, handle, 0, BLOCK) for number in range(200)]
+            nursery.start_soon(wire.send, *packets)
+            await wait_all_tasks_blocked()
+            got = session.statistics()
+            assert OWED_MAX <= got.octets_owed <= OWED_MAX + 2 * BLOCK
+            assert got.octets_queued == 0
+            await other.put(b"/g", b"notices nothing")
+            released.set()
+            assert list(await wire.replies(200)) == list(range(200))
+        assert session.statistics().octets_owed == 0
+        await wire.stream.aclose()
+
+
 async def test_reads_that_wait_are_bounded(tree: Served) -> None:
     async with tree.client() as wire:
         await wire.put(b"/f", bytes(BLOCK))

@@ -253,6 +253,28 @@ async def test_a_link_in_the_last_place_is_waited_for(tree: Served) -> None:
         assert code_of(*replies[1]) == sftp.FX_NO_SUCH_FILE
 
 
+@pytest.mark.parametrize("seed", range(8))
+async def test_answers_through_one_handle_leave_in_order(tree: Served, seed: int) -> None:
+    """OpenSSH's scp cuts off what was answered out of order, and reports success."""
+    async with tree.client() as wire:
+        one, other = await wire.open(b"/f", BOTH), await wire.open(b"/g", BOTH)
+        tree.counting.before = Slow(seed)
+        count = 20
+        packets = []
+        for number in range(count):
+            handle = other if number % 5 == 4 else one
+            if number % 3 == 2:
+                packets.append(sftp.read(number, handle, number * 4, 4))
+            else:
+                packets.append(sftp.write(number, handle, number * 4, 4) + b"data")
+        await wire.send(*packets)
+        order = list(await wire.replies(count))
+        for rest in ({4, 9, 14, 19}, set(range(count)) - {4, 9, 14, 19}):
+            mine = [number for number in order if number in rest]
+            assert mine == sorted(mine)
+        tree.counting.before = None
+
+
 async def test_readdirs_of_one_handle_keep_their_order(tree: Served) -> None:
     async with tree.client() as wire:
         for number in range(900):
