@@ -9,7 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
 from .options import WordGroup
-from .status import CommandError, Status, served_status_lines, status_lines
+from .status import (
+    CommandError,
+    Status,
+    daemon_status_lines,
+    served_status_lines,
+    status_lines,
+)
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -105,13 +111,20 @@ def help_sections(
     ssh: bool = False,
     wrapper: bool = False,
     served: bool = False,
+    daemon: bool = False,
 ) -> str:
-    """Return what follows the options in `--help`; `served`: of what mounts nothing."""
+    """Return what follows the options in `--help`.
+
+    `served`: of what mounts nothing; `daemon`: of what serves until it is told to stop.
+    """
     parts = [f"{group.title} (-o):\n" + "\n".join(group.help_lines()) for group in groups]
     if ssh:
         parts.append(_SSH)
     parts.append("Examples:\n" + examples.rstrip("\n"))
-    statuses = served_status_lines() if served else status_lines(wrapper)
+    if daemon:
+        statuses = daemon_status_lines()
+    else:
+        statuses = served_status_lines() if served else status_lines(wrapper)
     parts.append("Exit status:\n" + "\n".join(statuses))
     parts.append("Environment:\n" + environment.rstrip("\n"))
     return "\n\n".join(parts) + "\n"

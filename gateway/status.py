@@ -6,6 +6,7 @@ them. A wrapped command's own status is passed on as it is (`syspuffs CMD`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
@@ -112,11 +113,30 @@ _OF_MOUNTS: Final = frozenset(
 
 def served_status_lines() -> list[str]:
     """Return the table for the `--help` of what serves a stack and mounts nothing."""
-    own = {
-        Status.OK: "the client has left",
-        Status.CONNECTION_LOST: "the connection ended, or spoke no SFTP, before the stack was up",
-        Status.SIGNAL: "128+n: ended by signal n",
-    }
+    return _without_mounts(
+        {
+            Status.OK: "the client has left",
+            Status.CONNECTION_LOST: _LOST_EARLY,
+            Status.SIGNAL: "128+n: ended by signal n",
+        }
+    )
+
+
+def daemon_status_lines() -> list[str]:
+    """Return the table for the `--help` of what serves stacks until it is told to stop."""
+    return _without_mounts(
+        {
+            Status.OK: "stopped by SIGTERM or SIGINT; with --check: nothing is wrong",
+            Status.USAGE: "wrong command line or configuration; the message says where",
+            Status.CONNECTION_LOST: _LOST_EARLY,
+        }
+    )
+
+
+_LOST_EARLY: Final = "the connection ended, or spoke no SFTP, before the stack was up"
+
+
+def _without_mounts(own: Mapping[Status, str]) -> list[str]:
     return [
         f"  {status.value:>3}  {own.get(status, text)}"
         for status, text in MEANINGS.items()

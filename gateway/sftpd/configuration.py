@@ -26,6 +26,7 @@ from ..audit.settings import (
     Target,
 )
 from ..sshd.settings import Credentials, PenaltySettings, SshSettings
+from ..status import CommandError, Status
 from .lines import Place, line_of, lines_of
 from .schema import AuditTable, Document, EventTable, SshTable, UserTable
 from .settings import Account, LogSettings, Settings, TreeSettings
@@ -35,11 +36,11 @@ _SIZE_MAX: Final = 16 * 1024 * 1024
 """Longest document, octets: some 50,000 users."""
 
 
-class ConfigurationError(Exception):
+class ConfigurationError(CommandError):
     """A document cannot be used. Each of `faults` is one line for people, in order."""
 
     def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
+        super().__init__(Status.USAGE, "\n  ".join(("the configuration is wrong:", *faults)))
         self.faults = faults
 
 

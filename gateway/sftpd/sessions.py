@@ -1,0 +1,143 @@
+"""One session, from its arrival to its end: who may have one, for how long, and what is said."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from ...native.errors import VfsError
+from ...native.records import Cred
+from ..sftp import Permitted, Session, View
+from ..sftp.identities import Identities
+from .accounts import AccountError, Accounts
+from .arrivals import Arrival
+from .front import SshFront
+from .settings import Account
+
+START_SECONDS: Final = 30.0
+"""How long the walk to a key's own start directory may take."""
+_GLANCES: Final = 8
+"""How often, in the time for which a session may be idle, somebody looks whether it is."""
+
+_log = logging.getLogger(__name__)
+
+
+class Reception:
+    """Takes arrivals and serves them. `take` is for the front, in a task for each."""
+
+    def __init__(self, front: SshFront, accounts: Accounts) -> None:
+        self._front = front
+        self._accounts = accounts
+        self._identities = Identities()
+
+    async def take(self, arrival: Arrival) -> None:
+        """Serve a client until it leaves, or must; its descriptor is closed then."""
+        who = _who(arrival)
+        try:
+            async with self._accounts.session(arrival.account) as (account, export):
+                view = View(
+                    export,
+                    _cred(account),
+                    start=account.start,
+                    umask=account.umask,
+                    user=os.fsencode(account.name),
+                    identities=self._identities,
+                )
+                await self._serve(arrival, account, view, who)
+        except AccountError as exc:
+            _log.warning("%s: refused: %s", who, exc)
+            self._front.refuse(arrival, str(exc))
+        finally:
+            trio.lowlevel.notify_closing(arrival.fd)
+            os.close(arrival.fd)
+
+    async def _serve(self, arrival: Arrival, account: Account, view: View, who: str) -> None:
+        start = arrival.restrictions.start
+        if start is not None:
+            await _start_in(view, start, who)
+        session = Session(
+            view,
+            arrival.fd,
+            arrival.fd,
+            permitted=Permitted(readonly=arrival.restrictions.is_read_only),
+            label=who,
+        )
+        _log.info("%s: opened, %s", who, _described(arrival))
+        cause = "ended by the gateway"
+        try:
+            async with trio.open_nursery() as nursery:
+
+                def end(why: str) -> None:
+                    nonlocal cause
+                    cause = why
+                    nursery.cancel_scope.cancel()
+
+                if account.session_seconds is not None:
+                    nursery.start_soon(_watch_age, account.session_seconds, end)
+                if account.idle_seconds is not None:
+                    nursery.start_soon(_watch_idle, session, account.idle_seconds, end)
+                await session.serve()
+                end(session.cause or "the client has left")
+        finally:
+            figures = session.statistics()
+            _log.info(
+                "%s: closed (%s), %d requests, %d octets in, %d out",
+                who,
+                cause,
+                figures.requests,
+                figures.octets_received,
+                figures.octets_sent,
+            )
+
+
+async def _start_in(view: View, start: bytes, who: str) -> None:
+    shown = start.decode("utf-8", "backslashreplace")
+    with trio.move_on_after(START_SECONDS) as scope:
+        try:
+            await view.start_in(start)
+        except VfsError as exc:
+            _log.error("%s: start directory %r: %s", who, shown, exc)
+    if scope.cancelled_caught:
+        _log.error("%s: start directory %r: no answer", who, shown)
+
+
+async def _watch_age(seconds: float, end: Callable[[str], None]) -> None:
+    await trio.sleep(seconds)
+    end(f"open for {seconds:g} s, and may be no longer")
+
+
+async def _watch_idle(session: Session, seconds: float, end: Callable[[str], None]) -> None:
+    """End the session when it has neither asked nor got anything for `seconds`."""
+    seen, since = session.statistics(), trio.current_time()
+    while trio.current_time() - since < seconds:
+        await trio.sleep(seconds / _GLANCES)
+        now = session.statistics()
+        if now.in_flight or now != seen:
+            seen, since = now, trio.current_time()
+    end(f"idle for {seconds:g} s")
+
+
+def _cred(account: Account) -> Cred:
+    """Return who asks the trees for an account: the same for all sessions, which share a memory."""
+    if account.uid is None and account.gid is None:
+        return Cred(os.geteuid(), os.getegid(), tuple(os.getgroups()), os.getpid())
+    uid = os.geteuid() if account.uid is None else account.uid
+    gid = os.getegid() if account.gid is None else account.gid
+    return Cred(uid, gid, (), os.getpid())
+
+
+def _who(arrival: Arrival) -> str:
+    return f"session {arrival.session} of {arrival.account} from {arrival.source[0]}"
+
+
+def _described(arrival: Arrival) -> str:
+    login = arrival.login
+    words = [login.method, login.fingerprint]
+    if login.authority:
+        words.append(f"by {login.authority} (id {login.key_id!r})")
+    text = " ".join(filter(None, words))
+    return f"{text}, {login.version or 'unnamed client'}"
