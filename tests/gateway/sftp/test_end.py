@@ -20,8 +20,8 @@ from syspuffs.native.constants import FSYNC_CLOSE
 from syspuffs.native.errors import VfsError
 
 from ...support.sftp_end import SELF
+from .fuzz import Fuzzer
 from .harness import BOTH, MAKE, Served, Wire, code_of, served
-from .test_hostile import Fuzzer
 
 OPS = (
     *("lookup", "create", "mkdir", "symlink", "open", "getattr", "setattr", "read", "write"),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import struct
-from collections.abc import Callable
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import trio
 
 from syspuffs.native import sftp
-from syspuffs.native.errors import RemoteProtocolError
 
 from .harness import BOTH, Served, StatusReply, Wire, code_of, packet, string
 
@@ -196,101 +196,15 @@ async def test_octets_that_come_one_by_one(tree: Served) -> None:
         assert [code_of(*replies[number]) for number in (1, 2, 3)] == [0, 0, 2]
 
 
-class Fuzzer:
-    """A session at random, from a seed: right requests and damaged ones."""
-
-    def __init__(self, seed: int, wire: Wire) -> None:
-        self.random = random.Random(seed)
-        self.wire = wire
-        self.handles = [b"", b"nothing"]
-
-    def request(self) -> bytes:
-        rng = self.random
-        id = rng.randrange(2**32)
-        path = rng.choice((b"/", b"/a", b"/a/b", b"a", b"/l", b"..", b"/\xff", b"/a/" + b"n" * 255))
-        handle = rng.choice(self.handles)
-        number = rng.choice((0, 1, 100, 2**31, 2**32 - 1, 2**62, 2**63 - 1))
-        attrs = sftp.Attrs(
-            size=rng.choice((None, 0, 10, 2**40)), mode=rng.choice((None, 0o777, 2**32 - 1))
-        )
-        encode: Callable[[], bytes] = rng.choice(
-            (
-                lambda: sftp.open_(id, path, rng.randrange(64), attrs),
-                lambda: sftp.opendir(id, path),
-                lambda: sftp.close(id, handle),
-                lambda: sftp.read(id, handle, number, number % 2**32),
-                lambda: sftp.write(id, handle, number, 5) + b"hello",
-                lambda: sftp.readdir(id, handle),
-                lambda: sftp.fstat(id, handle),
-                lambda: sftp.fsetstat(id, handle, attrs),
-                lambda: sftp.setstat(id, path, attrs),
-                lambda: sftp.lsetstat(id, path, attrs),
-                lambda: sftp.mkdir(id, path, attrs),
-                lambda: sftp.rmdir(id, path),
-                lambda: sftp.remove(id, path),
-                lambda: sftp.symlink(id, path, b"/l"),
-                lambda: sftp.hardlink(id, path, b"/a/b"),
-                lambda: sftp.rename(id, path, b"/c"),
-                lambda: sftp.posix_rename(id, path, b"/a"),
-                lambda: sftp.realpath(id, path),
-                lambda: sftp.expand_path(id, b"~" + path),
-                lambda: sftp.copy_data(id, handle, number, 10, rng.choice(self.handles), 0),
-                lambda: sftp.statvfs(id, path),
-                lambda: sftp.users_groups_by_id(id, range(rng.randrange(9)), [number % 2**32]),
-            )
-        )
-        octets = bytearray(encode())
-        if rng.random() < 0.2:  # damage, but leave the length alone
-            for _ in range(rng.randrange(1, 4)):
-                octets[rng.randrange(4, len(octets))] = rng.randrange(256)
-        return bytes(octets)
-
-    async def run(self, count: int) -> None:
-        for _ in range(count):
-            batch = [self.request() for _ in range(self.random.randrange(1, 9))]
-            # A packet of type INIT that is no INIT breaks the protocol: leave it out.
-            batch = [octets for octets in batch if octets[4] != 1]
-            await self.wire.send(*batch)
-            for _ in batch:
-                kind, _, body = await self.wire.reply()
-                if kind == sftp.FXP_HANDLE:
-                    self.handles.append(sftp.decode_handle(body))
-
-
-@pytest.mark.parametrize("seed", range(10))
-async def test_sessions_at_random(tree: Served, seed: int) -> None:
-    async with tree.client() as wire:
-        await Fuzzer(seed, wire).run(100)
-
-
-@pytest.mark.parametrize("seed", range(10))
-async def test_sessions_at_random_over_a_slow_file_server(tree: Served, seed: int) -> None:
-    rng = random.Random(seed)
-
-    async def slow(op: str, args: object) -> None:
-        for _ in range(rng.randrange(6)):
-            await trio.lowlevel.checkpoint()
-
-    tree.counting.before = slow
-    async with tree.client() as wire:
-        await Fuzzer(seed, wire).run(60)
-
-
-@pytest.mark.logs("the client broke the protocol")
-async def test_streams_at_random(tree: Served) -> None:
-    """Octets without any sense, after a beginning that has some."""
-    rng = random.Random(7)
-    for _ in range(100):
-        async with tree.raw() as (wire, session):
-            await wire.greet()
-            octets = bytearray(b"".join(sftp.lstat(n, b"/" * n) for n in range(1, 9)))
-            for _ in range(rng.randrange(1, 5)):
-                octets[rng.randrange(len(octets))] = rng.randrange(256)
-            try:
-                await wire.send(octets)
-                await wire.stream.send_eof()
-                while True:
-                    await wire.reply()
-            except (EOFError, trio.BrokenResourceError, RemoteProtocolError):
-                pass
-        assert session.failures == 0
+@pytest.mark.slow
+def test_whole_sessions_under_sanitizers() -> None:
+    """fuzz.py goes on for as long as one likes; this is its beginning."""
+    program = Path(__file__).with_name("fuzz.py")
+    done = subprocess.run(
+        [sys.executable, program, "--sessions", "60"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert done.stdout == "clean after 60 seeds from 1 on\n"
