@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from errno import EBUSY, EEXIST, EOVERFLOW, EXDEV
 from typing import Final
 
@@ -157,47 +157,70 @@ class Naming(Passing):
     ) -> tuple[Sequence[Dirent], bool]:
         """See FileServer. At a place the places below come first, then what the tree has.
 
-        With n places, offsets 0 to n - 1 are these, and n more than its own those of the tree.
-        Errors: EOVERFLOW for a tree whose own are too large for that.
+        With n places, offsets 0 to n - 1 are these, and n more than its own those of the tree, but
+        for the largest there is, with which ext4 marks its end: that one stays as it is.
+        Errors: EOVERFLOW for others that are too large for that.
         """
         node = self.nodes.node(opc)
-        children = () if node.place is None else sorted(node.place.children.items())
+        children = {} if node.place is None else node.place.children
         if offset < len(children):
-            entries: list[Dirent] = []
-            for name, place in children[offset:]:
-                resid -= _DIRENT_HEAD + len(name)
-                if entries and resid < 0:
-                    break
-                after = offset + len(entries) + 1
-                fileid = self.node_of[place].outer
-                entries.append(Dirent(fileid, Vtype.VDIR, name, after, self.info_of(place)))
+            entries = self._places(sorted(children.items()), offset, resid)
             if flags & READDIR_PLUS:
                 return await self._shown(entries, cred), False
             return [entry._replace(newinfo=None) for entry in entries], False
-        covered = dict(children)
-        start, is_end = offset - len(children), False
+        start, is_end = offset, False
+        if offset != _OFFSET_MAX:
+            start -= len(children)
         shown: list[Dirent] = []
         while not shown and not is_end:
             found, is_end = await node.server.readdir(node.cookie, start, resid, flags, cred)
-            for entry in found:
-                start = entry.offset
-                info = entry.newinfo
-                if entry.name in covered:
-                    if info is not None:
-                        node.server.reclaim(info.cookie, 1)
-                    continue
-                shown.append(
-                    entry._replace(
-                        offset=entry.offset + len(children),
-                        newinfo=None if info is None else self.nodes.absorb(node.tree, info),
-                    )
-                )
-        if children and shown and max(entry.offset for entry in shown) > _OFFSET_MAX:
-            for entry in shown:
-                if entry.newinfo is not None:
-                    self.nodes.reclaim(entry.newinfo.cookie, 1)
-            raise VfsError(EOVERFLOW)
+            if found:
+                start = found[-1].offset
+                shown = self._translated(node, found, children)
+        if shown and children:
+            self._check_offsets(shown)
         return shown, is_end
+
+    def _places(
+        self, children: Sequence[tuple[bytes, Place]], offset: int, resid: int
+    ) -> list[Dirent]:
+        """Return the entries of places from the one at `offset` on, as many as `resid` allows."""
+        entries: list[Dirent] = []
+        for after, (name, place) in enumerate(children[offset:], offset + 1):
+            resid -= _DIRENT_HEAD + len(name)
+            if entries and resid < 0:
+                break
+            info = self.info_of(place)
+            entries.append(Dirent(info.cookie, Vtype.VDIR, name, after, info))
+        return entries
+
+    def _translated(
+        self, node: Node, found: Sequence[Dirent], children: Mapping[bytes, Place]
+    ) -> list[Dirent]:
+        """Return a tree's entries with our cookies and offsets, without those that are covered."""
+        shown = []
+        for entry in found:
+            info = entry.newinfo
+            if entry.name in children:
+                if info is not None:
+                    node.server.reclaim(info.cookie, 1)
+                continue
+            after = entry.offset
+            if after != _OFFSET_MAX:
+                after += len(children)
+            if info is not None:
+                info = self.nodes.absorb(node.tree, info)
+            shown.append(entry._replace(offset=after, newinfo=info))
+        return shown
+
+    def _check_offsets(self, shown: Sequence[Dirent]) -> None:
+        """Refuse entries, and give their nodes back, when an offset has become too large."""
+        if max(entry.offset for entry in shown) <= _OFFSET_MAX:
+            return
+        for entry in shown:
+            if entry.newinfo is not None:
+                self.nodes.reclaim(entry.newinfo.cookie, 1)
+        raise VfsError(EOVERFLOW)
 
     async def _shown(self, entries: list[Dirent], cred: Cred) -> list[Dirent]:
         """Return entries of places with attributes: those of now, where the tree is in time."""
