@@ -14,13 +14,11 @@ import logging
 import os
 import pwd
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import trio
 
-from ...layers.ops import FileServer
 from ..failures import explain, leaves
 from ..heap import keep_large_buffers
 from ..sshd.settings import Credentials
@@ -29,9 +27,10 @@ from .accounts import Accounts
 from .front import FrontError, SshFront
 from .messages import message_handler, use_handler
 from .notify import ready, reloading, stopping
+from .policies import Policies
 from .privileges import become, make_state, user_entry
 from .sessions import Reception
-from .settings import Account, Settings
+from .settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +82,7 @@ class _Daemon:
         self._command = command
         self._settings = settings
         self._front = SshFront(settings.ssh, _credentials(settings))
+        self._policies = Policies(settings.state / "quota")
         self._accounts: Accounts
         self._stop = trio.Event()
 
@@ -98,7 +98,7 @@ class _Daemon:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._take_signals, nursery.cancel_scope)
                 async with trio.open_nursery() as trees:
-                    self._accounts = Accounts(trees, settings, self._guarded)
+                    self._accounts = Accounts(trees, settings, self._policies.guarded)
                     await self._serve(nursery)
                 nursery.cancel_scope.cancel()
         finally:
@@ -143,10 +143,6 @@ class _Daemon:
             await served.ready.wait()
             if served.failure is not None:
                 raise served.failure
-
-    @asynccontextmanager
-    async def _guarded(self, server: FileServer, account: Account) -> AsyncIterator[FileServer]:
-        yield server
 
     # Signals.
 
