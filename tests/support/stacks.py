@@ -21,6 +21,7 @@ from syspuffs.emul.kernel import Kernel
 from syspuffs.emul.tmpfs import TmpFs
 from syspuffs.gateway.sftp import exported
 from syspuffs.layers.joined import joined
+from syspuffs.layers.guard import EVERYTHING, GuardSettings, Rule, guarded
 from syspuffs.layers.ops import FileServer
 from syspuffs.layers.p2k import p2k_over
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, mount_psshfs
@@ -39,6 +40,12 @@ from .server import ServerNode, ServerTarget
 from .sftp_end import sftp_client_of
 from .sshd import find_sftp_server
 from .target import Target
+
+EVERYTHING_GUARDED: Final = GuardSettings(
+    rules=(Rule(b"/", EVERYTHING), Rule(b"/*/*", EVERYTHING), Rule(b"/a/b/c", EVERYTHING)),
+    hidden=(b".nobody-has-this-name",),
+)
+"""A policy that allows everything, and has to be asked for it."""
 
 Fill = Callable[[Target], Awaitable[None]]
 """Puts something into a tree before it is made read-only."""
@@ -105,6 +112,19 @@ async def p2k_tmpfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
             fs.mount.is_rdonly = True
         yield target
         await server.unmount(0)
+
+
+@asynccontextmanager
+async def guard_p2k_tmpfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """The same behind a guard that allows everything and has rules all the same."""
+    fs = TmpFs(mntfromname=b"none")
+    async with p2k_over(fs) as server, guarded(server, EVERYTHING_GUARDED) as guard:
+        target = ServerTarget(guard)
+        if fill is not None:
+            await fill(target)
+            fs.mount.is_rdonly = True
+        yield target
+        await guard.unmount(0)
 
 
 @asynccontextmanager
@@ -179,6 +199,20 @@ async def psshfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
         target.origin = origin
         yield target
         await server.unmount(0)
+
+
+@asynccontextmanager
+async def guard_psshfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """psshfs behind a guard: names have cookies of their own there."""
+    origin = await _new_origin(place, fill)
+    async with (
+        _psshfs_server(origin, ro=False) as server,
+        guarded(server, replace(EVERYTHING_GUARDED, readonly=fill is not None)) as guard,
+    ):
+        target = ServerTarget(guard)
+        target.origin = origin
+        yield target
+        await guard.unmount(0)
 
 
 @asynccontextmanager
@@ -317,6 +351,7 @@ STACKS: Final = (
     Stack("tmpfs", build=tmpfs, lacks=_TMPFS),
     Stack("syscalls:tmpfs", build=syscalls_tmpfs, lacks=_TMPFS),
     Stack("p2k|tmpfs", build=p2k_tmpfs, lacks=_TMPFS),
+    Stack("guard|p2k|tmpfs", build=guard_p2k_tmpfs, lacks=_TMPFS),
     Stack("p2k|puffs|p2k|tmpfs", build=p2k_puffs_p2k_tmpfs, lacks=_TMPFS),
     Stack("p2k|puffs|socket|p2k|tmpfs", build=p2k_puffs_socket_p2k_tmpfs, lacks=_TMPFS),
     Stack("joined|p2k|tmpfs", build=joined_p2k_tmpfs, lacks=_TMPFS),
@@ -324,6 +359,7 @@ STACKS: Final = (
     Stack("p2k|ext2fs", build=ext2fs_build(over_p2k), lacks=_EXT2FS),
     Stack("p2k|puffs|p2k|ext2fs", build=ext2fs_build(over_frames), lacks=_EXT2FS, brief=True),
     Stack("psshfs", build=psshfs, lacks=_SFTP, race_errors=_RACES),
+    Stack("guard|psshfs", build=guard_psshfs, lacks=_SFTP, race_errors=_RACES),
     Stack("p2k|puffs|psshfs", build=p2k_puffs_psshfs, lacks=_SFTP, race_errors=_RACES),
     Stack(
         "psshfs|sftp|p2k|tmpfs",
