@@ -51,7 +51,7 @@ def test_defaults() -> None:
     assert alice.umask == 0o022
     assert alice.guard.allow == EVERYTHING
     assert not alice.guard.has_quota
-    assert settings.audit is settings.events is settings.metrics is None
+    assert (settings.audit, settings.events, settings.metrics) == (None, None, None)
 
 
 def test_everything() -> None:
