@@ -28,9 +28,9 @@ from .front import FrontError, SshFront
 from .messages import message_handler, use_handler
 from .notify import ready, reloading, stopping
 from .policies import Policies
+from .privileges import become, make_state, user_entry
 from .sessions import Reception
 from .settings import Settings
-from .user import become, make_state, user_entry
 
 _log = logging.getLogger(__name__)
 

@@ -29,6 +29,8 @@ from pydantic import (
 from ...layers.guard.settings import EVERYTHING, NOTHING, GuardSettings, Verb, check_path
 from ..assembly import served_ground
 from ..audit.settings import EventKind
+from ..sshd.keyline import BadLine, parse_line
+from ..sshd.passwords import explain_hash
 from ..sshd.settings import CIPHERS, KEY_EXCHANGES, MACS, METHODS, Startups
 from ..stack import parse_served
 from ..status import CommandError
@@ -36,7 +38,6 @@ from .settings import KEEP_SECONDS, SESSIONS_MAX, STOP_SECONDS
 from .values import Network, address, mode, network, seconds, served_path, shown, size
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,63}")
-_HASHES: Final = ("$argon2id$", "$2b$")
 _IDENTITY_MAX: Final = 2**32 - 1
 _VERBS: Final = tuple((verb.name or "").lower() for verb in Verb)
 _KINDS: Final = tuple(kind.value for kind in EventKind)
@@ -71,14 +72,18 @@ def _known(kind: str, names: Sequence[str]) -> Callable[[str], str]:
 
 
 def _password_hash(value: str) -> str:
-    if not value.startswith(_HASHES):
-        raise ValueError("this is no hash that begins with '$argon2id$' or '$2b$'")
+    trouble = explain_hash(value)
+    if trouble:
+        raise ValueError(f"this {trouble}")
     return value
 
 
-def _one_line(value: str) -> str:
-    if not value.strip() or "\n" in value:
-        raise ValueError(f"{shown(value)} is not one line with a key")
+def _key_line(value: str) -> str:
+    try:
+        if "\n" in value or parse_line(value) is None:
+            raise BadLine("it is not one line with a key")
+    except BadLine as exc:
+        raise ValueError(f"{shown(value)}: {exc}") from None
     return value
 
 
@@ -170,7 +175,7 @@ def _stack(value: str) -> str:
 
 Address = Annotated[tuple[str, int], PlainValidator(address)]
 File = Annotated[Path, PlainValidator(_file)]
-KeyLine = Annotated[str, AfterValidator(_one_line)]
+KeyLine = Annotated[str, AfterValidator(_key_line)]
 Mode = Annotated[int, PlainValidator(mode)]
 Net = Annotated[Network, PlainValidator(network)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]

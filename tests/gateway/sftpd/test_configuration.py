@@ -87,7 +87,7 @@ time = "3s"
 [metrics]
 listen = "127.0.0.1:9464"
 [users."bob@example.org"]
-password_hashes = ["$2b$12$x"]
+password_hashes = ["$2b$12$xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"]
 networks = ["10.0.0.0/8"]
 start = "/in/new/"
 umask = "077"
@@ -159,7 +159,9 @@ deny = ["delete"]
         ("networks = ['10.0.0.1/8']", "networks[1]: '10.0.0.1/8' has bits behind its prefix; "
          "write '10.0.0.0/8'"),
         ("networks = ['x']", "networks[1]: 'x' is no network"),
-        ("password_hashes = ['secret']", "password_hashes[1]: this is no hash that begins with"),
+        ("password_hashes = ['secret']", "password_hashes[1]: this is no password hash: $argon2"),
+        ("keys = ['ssh-rsa']", "keys[1]: 'ssh-rsa': no key of a known type"),
+        ("keys = ['']", "keys[1]: '': it is not one line with a key"),
         ("methods = ['publickeys']", "methods[1]: there is no method 'publickeys'; did you mean "
          "'publickey'?"),
         ("readonly = 'yes'", "readonly: 'yes' is not true or false"),
@@ -200,7 +202,7 @@ idel = "5m"
 [[users.alice.trees]]
 stack = "psshfs"
 [users."a b"]
-keys = ["x"]
+principals = ["x"]
 trees = []
 [ssh]
 listen = ["localhost"]
