@@ -1,11 +1,13 @@
-"""Print the SFTP end beside OpenSSH's sftp-server and rclone's, sshd in front of each.
+"""Print the SFTP end beside OpenSSH's sftp-server, rclone's and asyncssh's.
 
-    python tests/bench/served.py                 three rounds, about two minutes
+    python tests/bench/served.py                 sshd in front of each, three rounds, two minutes
+    python tests/bench/served.py --daemon        each with the SSH that it brings along
     python tests/bench/served.py --rounds 9 --direct
 
-One client that costs little (our codec on a blocking socket) makes the same requests of each server
-in turn; files are in memory everywhere. Figures are medians over the rounds. With --direct the
-client holds the server's standard streams, without any SSH.
+One client that costs little (our codec on a blocking socket, behind OpenSSH's ssh) makes the same
+requests of each server in turn; all serve a directory in memory, and "tmpfs" is ours over our own
+files in memory. Figures are medians over the rounds. With --direct the client holds the server's
+standard streams, without any SSH.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 if __package__ in (None, ""):  # run as a script: find the package that it belongs to
     sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -33,7 +36,7 @@ if __package__ in (None, ""):  # run as a script: find the package that it belon
 from syspuffs.native import sftp
 
 from ..support.mounts import python_command
-from ..support.sshd import Sshd, find_sftp_server
+from ..support.sshd import Sshd, find_sftp_server, make_key
 from .machine import describe
 
 FILES = 300
@@ -233,68 +236,180 @@ class Server:
         return " ".join(f"\"'{word}'\"" if "|" in word else word for word in self.argv)
 
 
-@contextmanager
-def servers() -> Iterator[list[Server]]:
-    """Give the servers; those with files on the host have them in memory."""
-    memory = tempfile.mkdtemp(dir="/dev/shm")
-    ours = (*python_command("puffs_sftp_server"), "-t", "p2k|tmpfs", "none")
+def programs(memory: str) -> list[Server]:
+    """Return the servers that serve one client on standard input and output."""
+    ours = python_command("puffs_sftp_server")
     found = [
         Server("OpenSSH", (find_sftp_server(),), os.fsencode(f"{memory}/r")),
-        Server("ours", ours, b"/r"),
+        Server("ours", (*ours, "-t", "local", memory), b"/r"),
+        Server("tmpfs", (*ours, "-t", "p2k|tmpfs", "none"), b"/r"),
     ]
     if shutil.which("rclone"):
-        rclone = ("rclone", "--config=/dev/null", "--vfs-cache-mode=writes", "serve", "sftp")
-        found.append(Server("rclone", (*rclone, "--stdio", memory), b"/r"))
-    try:
-        yield found
-    finally:
-        shutil.rmtree(memory)
+        found.append(Server("rclone", (*RCLONE, "--stdio", memory), b"/r"))
+    return found
 
 
-def measure(rounds: int, *, direct: bool) -> dict[tuple[str, str], list[float]]:
+RCLONE: Final = ("rclone", "--config=/dev/null", "--vfs-cache-mode=writes", "serve", "sftp")
+
+ASYNCSSH: Final = """\
+import asyncio, sys, asyncssh
+
+async def main(port, key, known, root):
+    def server(channel):
+        return asyncssh.SFTPServer(channel, chroot=root.encode())
+    await asyncssh.listen("127.0.0.1", int(port), server_host_keys=[key],
+                          authorized_client_keys=known, sftp_factory=server)
+    await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+"""asyncssh's own SFTP server, as its documentation shows it."""
+
+
+@contextmanager
+def over_sshd(servers: Sequence[Server]) -> Iterator[dict[str, Sequence[str]]]:
+    """Put an sshd before each; give what reaches it."""
+    with ExitStack() as stack:
+        argv: dict[str, Sequence[str]] = {}
+        for server in servers:
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            sshd = stack.enter_context(Sshd(place, subsystem=server.subsystem))
+            options = [word for option in sshd.options for word in ("-o", option)]
+            argv[server.name] = ["ssh", "-F", "none", *options, "-s", sshd.host, "sftp"]
+        yield argv
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        assert isinstance(port, int)
+        return port
+
+
+@contextmanager
+def daemons(memory: str) -> Iterator[tuple[list[Server], dict[str, Sequence[str]]]]:
+    """Start the servers that bring SSH along, and OpenSSH's; give them and what reaches each."""
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        key, host = make_key(place / "key"), make_key(place / "host")
+        known = place / "key.pub"
+        ours = python_command("puffs_sftpd")
+        port = {name: _free_port() for name in ("ours", "tmpfs", "rclone", "asyncssh")}
+        commands: dict[str, Sequence[str]] = {
+            name: [
+                *(*ours, "--listen", f"127.0.0.1:{port[name]}", "--user", "bench"),
+                *("--key", str(known), "--state", str(place / name), "-t", *tree),
+            ]
+            for name, tree in (("ours", ("local", memory)), ("tmpfs", ("p2k|tmpfs", "none")))
+        }
+        commands["asyncssh"] = [
+            *(sys.executable, "-c", ASYNCSSH, str(port["asyncssh"]), str(host), str(known), memory)
+        ]
+        if shutil.which("rclone"):
+            commands["rclone"] = [
+                *(*RCLONE, memory, "--addr", f"127.0.0.1:{port['rclone']}", "--user", "bench"),
+                *("--authorized-keys", str(known), "--key", str(host)),
+            ]
+        sshd = stack.enter_context(Sshd(place / "sshd", subsystem=find_sftp_server()))
+        options = [word for option in sshd.options for word in ("-o", option)]
+        servers = [Server("OpenSSH", (), os.fsencode(f"{memory}/r"))]
+        argv: dict[str, Sequence[str]] = {
+            "OpenSSH": ["ssh", "-F", "none", *options, "-s", sshd.host, "sftp"]
+        }
+        for name, command in commands.items():
+            process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            _wait_for(port[name], process)
+            servers.append(Server(name, (), b"/r"))
+            argv[name] = [
+                *("ssh", "-F", "none", "-p", str(port[name]), "-l", "bench", "-i", str(key)),
+                *("-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o"),
+                *("UserKnownHostsFile=/dev/null", "-s", "127.0.0.1", "sftp"),
+            ]
+        yield servers, argv
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(400):
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with status {process.returncode}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as probe:
+            if probe.recv(4) == b"SSH-":
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"{process.args!r} does not listen")
+
+
+def measure(
+    servers: Sequence[Server], argv: Mapping[str, Sequence[str]], memory: str, rounds: int
+) -> dict[tuple[str, str], list[float]]:
     """Return the figures by row and server."""
     figures: dict[tuple[str, str], list[float]] = {}
-    with servers() as found, ExitStack() as stack:
-        argv: dict[str, Sequence[str]] = {}
-        for server in found:
-            argv[server.name] = server.argv
-            if not direct:
-                place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                sshd = stack.enter_context(Sshd(place, subsystem=server.subsystem))
-                options = [word for option in sshd.options for word in ("-o", option)]
-                argv[server.name] = ["ssh", "-F", "none", *options, "-s", sshd.host, "sftp"]
-        for _ in range(rounds):
-            for server in found:
-                client = Client(argv[server.name])
-                try:
-                    for name, row in ROWS.items():
-                        with contextlib.suppress(RuntimeError):
-                            rate = row(client, server.base)
-                            figures.setdefault((name, server.name), []).append(rate)
-                finally:
-                    client.close()
-                    if server.name != "ours":
-                        shutil.rmtree(Path(os.fsdecode(found[0].base)), ignore_errors=True)
+    for _ in range(rounds):
+        for server in servers:
+            client = Client(argv[server.name])
+            try:
+                for name, row in ROWS.items():
+                    with contextlib.suppress(RuntimeError):
+                        rate = row(client, server.base)
+                        figures.setdefault((name, server.name), []).append(rate)
+                for path in (*_names(server.base), server.base + b"/big"):
+                    client.ask(sftp.remove(1, path))
+                for path in (b"/a/b", b"/a", b""):
+                    client.ask(sftp.rmdir(1, server.base + path))
+            finally:
+                client.close()
+            shutil.rmtree(f"{memory}/r", ignore_errors=True)
     return figures
+
+
+def print_figures(figures: dict[tuple[str, str], list[float]], peers: Sequence[str]) -> None:
+    """Print the medians, and ours beside each of `peers`."""
+    names = list(dict.fromkeys(server for _, server in figures))
+    peers = [peer for peer in peers if peer in names]
+    head = "".join(f"{name:>10}" for name in names)
+    print(f"\n{'':28}{head}" + "".join(f"  /{peer:<8}" for peer in peers))
+    for row in ROWS:
+        medians = {
+            name: statistics.median(figures[row, name]) for name in names if (row, name) in figures
+        }
+        cells = "".join(
+            f"{medians[name]:10.0f}" if name in medians else f"{'-':>10}" for name in names
+        )
+        ratios = "".join(
+            f"  {medians['ours'] / medians[peer]:<9.2f}" if peer in medians else f"  {'-':<9}"
+            for peer in peers
+        )
+        print(f"{row:28}{cells}{ratios}")
 
 
 def main(argv: Sequence[str]) -> int:
     """Measure and print; return the exit status."""
     parser = argparse.ArgumentParser(prog="served.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how many rounds (3)")
-    parser.add_argument("--direct", action="store_true", help="without SSH")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--daemon", action="store_true", help="each with the SSH it brings along")
+    kinds.add_argument("--direct", action="store_true", help="without SSH")
     args = parser.parse_args(argv)
     for title, text in describe():
         print(f"{title:9}{text}")
-    figures = measure(args.rounds, direct=args.direct)
-    names = list(dict.fromkeys(server for _, server in figures))
-    print(f"\n{'':28}" + "".join(f"{name:>12}" for name in names) + "   ours/OpenSSH")
-    for row in ROWS:
-        medians = {
-            name: statistics.median(figures[row, name]) for name in names if (row, name) in figures
-        }
-        cells = "".join(f"{medians[name]:12.0f}" if name in medians else " " * 12 for name in names)
-        print(f"{row:28}{cells}   {medians['ours'] / medians['OpenSSH']:.2f}")
+    memory = tempfile.mkdtemp(dir="/dev/shm")
+    try:
+        if args.daemon:
+            with daemons(memory) as (servers, reached):
+                figures = measure(servers, reached, memory, args.rounds)
+        else:
+            servers = programs(memory)
+            direct = {server.name: server.argv for server in servers}
+            with contextlib.nullcontext(direct) if args.direct else over_sshd(servers) as reached:
+                figures = measure(servers, reached, memory, args.rounds)
+    finally:
+        shutil.rmtree(memory)
+    print_figures(figures, ("OpenSSH", "rclone", "asyncssh"))
     return 0
 
 
