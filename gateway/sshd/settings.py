@@ -119,8 +119,8 @@ class SshSettings:
 class Credentials:
     """What lets a client in as one account.
 
-    `key_files`: authorized_keys files, read at each login; one that others can write, or whose owner
-    is neither root nor us nor `owner`, is not heeded, as sshd's StrictModes has it. `keys`:
+    `key_files`: authorized_keys files, read at each login; one that others can write, or whose
+    owner is neither root nor us nor `owner`, is not heeded, as sshd's StrictModes has it. `keys`:
     lines of such files. `ca_keys`: lines with public keys of authorities, whose user
     certificates count when they name one of `principals` (none: the account's name); the
     option `principals=` of a line stands above that. `password_hashes`: argon2 (`$argon2id$`)

@@ -38,8 +38,10 @@ class Splitter(asyncio.BufferedProtocol):
         self._start = 0
         self._end = 0
 
-    def find_packets(self) -> None:
-        """Pass on packet by packet from now on; AES-GCM must be in use.
+    def find_packets(self) -> bool:
+        """Pass on packet by packet from now on, and return whether that could be done.
+
+        AES-GCM must be in use.
 
         Done only at the border of two packets, or lengths would be read from the midst of one and
         octets held back that the connection waits for. Only the connection knows; when its
@@ -48,6 +50,7 @@ class Splitter(asyncio.BufferedProtocol):
         inside = vars(self.connection)
         if inside.get("_inpbuf") == b"" and inside.get("_packet") == b"":
             self._finds = True
+        return self._finds
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Give where the transport reads to."""
