@@ -7,18 +7,21 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from syspuffs.bin import mount_psshfs, mount_puffs, puffs_sftp_server, syspuffs
+from syspuffs.bin import mount_psshfs, mount_puffs, puffs_sftp_server, puffs_sftpd, syspuffs
+from syspuffs.gateway.sftpd.schema import Document, Table
 
 PAGES = Path(__file__).resolve().parents[2] / "bin" / "man"
 COMMANDS = {
     "mount_psshfs.8": mount_psshfs.main,
     "mount_puffs.8": mount_puffs.main,
     "puffs_sftp_server.8": puffs_sftp_server.main,
+    "puffs_sftpd.8": puffs_sftpd.main,
     "syspuffs.1": syspuffs.main,
 }
-SERVER = "puffs_sftp_server.8"
-"""What serves a stack and mounts nothing."""
+SERVERS = "puffs_sftp_server.8", "puffs_sftpd.8"
+"""What serves stacks and mounts nothing."""
 
 
 def _help(page: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -29,8 +32,8 @@ def _help(page: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 def _documented(page: str) -> str:
     """Return the page with those that it refers to for the rest."""
-    names = [page, "mount_psshfs.8", "mount_puffs.8"] if page == SERVER else [page]
-    if page not in (SERVER, "mount_psshfs.8"):
+    names = [page, "mount_psshfs.8", "mount_puffs.8"] if page in SERVERS else [page]
+    if page not in (*SERVERS, "mount_psshfs.8"):
         names.append("mount_psshfs.8")
     return "\n".join((PAGES / name).read_text() for name in names)
 
@@ -46,11 +49,19 @@ def test_every_option_is_in_the_manual(page: str, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("page", COMMANDS)
+def test_every_long_option_is_in_the_manual(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (PAGES / page).read_text()
+    options = set(re.findall(r"^  (?:-\w, )?--([a-z-]+)\b", _help(page, capsys), re.MULTILINE))
+    described = set(re.findall(r"^\.It (?:Fl \w , )?(?:Fl )?-([a-z-]+)", text, re.MULTILINE))
+    assert described == options
+
+
+@pytest.mark.parametrize("page", COMMANDS)
 def test_every_word_is_in_the_manual(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     shown = re.search(r"^\w[\w ]*options \(-o\):$.*?^Examples:", _help(page, capsys), re.M | re.S)
     assert shown is not None
     words = set(re.findall(r"^  ([a-z_]+)(?:=[A-Z]+)? ", shown[0], re.MULTILINE))
-    assert {"size", "port"} <= words if page == SERVER else {"ro", "nocache"} <= words
+    assert {"size", "port"} <= words if page in SERVERS else {"ro", "nocache"} <= words
     text = _documented(page)
     assert [word for word in sorted(words) if not re.search(rf"\b{word}\b", text)] == []
 
@@ -61,3 +72,38 @@ def test_every_exit_status_is_in_the_manual(page: str, capsys: pytest.CaptureFix
     statuses = set(re.findall(r"^ +(\d+)  ", table, re.MULTILINE)) - {"128"}
     assert {"0", "2", "10", "23"} <= statuses
     assert statuses <= set(re.findall(r"^\.It (\d+)$", _documented(page), re.MULTILINE))
+
+
+def _keys(table: type[BaseModel], name: str) -> dict[str, set[str]]:
+    """Return the keys of a table and of those in it, by what the manual calls each table."""
+    found = {name: set(table.model_fields)}
+    for key, field in table.model_fields.items():
+        shown = repr(field.annotation) if field.annotation is not None else ""
+        kinds = [kind for kind in Table.__subclasses__() if kind.__name__ in shown]
+        for kind in kinds:
+            below = f"{name}.{key}".lstrip(".")
+            if "dict[" in shown:
+                below += ".NAME"
+            inner = _keys(kind, below)
+            if "list[" in shown:
+                inner[f"[{below}]"] = inner.pop(below)
+            found |= inner
+    return found
+
+
+def test_every_key_of_the_configuration_is_in_the_manual() -> None:
+    text = (PAGES / "puffs_sftpd.toml.5").read_text()
+    described: dict[str, set[str]] = {}
+    for section in re.split(r"^\.S[sh] ", text, flags=re.MULTILINE):
+        title, _, body = section.partition("\n")
+        items = re.findall(r"^\.It Cm (.*)$", body, re.MULTILINE)
+        name = title.removeprefix("[").removesuffix("]") if title.startswith("[") else ""
+        if items:
+            described.setdefault(name, set()).update(
+                key for item in items for key in item.split(" , ")
+            )
+    keys = _keys(Document, "")
+    # These are where everything in them is.
+    keys[""] -= {"ssh", "log", "audit", "events", "metrics", "users"}
+    keys["ssh"] -= {"penalties"}
+    assert described == keys
