@@ -13,7 +13,7 @@ import difflib
 import heapq
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from errno import EBUSY
@@ -216,6 +216,20 @@ async def _psshfs(_below: None, ground: Ground) -> AsyncIterator[FileServer]:
         yield server
 
 
+@asynccontextmanager
+async def _local(_below: None, ground: Ground) -> AsyncIterator[FileServer]:
+    from ..layers.local import local_tree
+
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(
+                local_tree(os.fsencode(os.path.abspath(ground.special)), ro=ground.readonly)
+            )
+        except VfsError as exc:
+            raise _no_file_system(ground, exc) from exc
+        yield server
+
+
 ELEMENTS: Final[tuple[Element, ...]] = (
     Element("p2k", Face.FILE_SERVER, Face.FILE_SYSTEM, _p2k, "serves the file system below it"),
     Element("puffs", Face.FILE_SYSTEM, Face.FILE_SERVER, _puffs, "mounts what is served below it"),
@@ -227,6 +241,7 @@ ELEMENTS: Final[tuple[Element, ...]] = (
         "a tree of an SFTP server",
         (PSSHFS_GROUP, SSH_GROUP),
     ),
+    Element("local", Face.FILE_SERVER, None, _local, "a directory of this machine"),
     Element("tmpfs", Face.FILE_SYSTEM, None, _tmpfs, "files in memory", (TMPFS_GROUP,)),
     Element(
         "ext2fs",

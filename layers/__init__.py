@@ -7,5 +7,6 @@ is one element and imports none of the others.
     puffs      frames: the kernel half (offers a FileSystem) and the server half
     p2k        serves a file system of the emulated kernel as a FileServer
     psshfs     serves a tree of an SFTP server
+    local      serves a directory of this machine
     joined     several file servers under one root
 """

@@ -22,6 +22,7 @@ from syspuffs.emul.tmpfs import TmpFs
 from syspuffs.gateway.sftp import exported
 from syspuffs.layers.joined import joined
 from syspuffs.layers.guard import EVERYTHING, GuardSettings, Rule, guarded
+from syspuffs.layers.local import local_tree
 from syspuffs.layers.ops import FileServer
 from syspuffs.layers.p2k import p2k_over
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, mount_psshfs
@@ -264,6 +265,29 @@ async def p2k_puffs_psshfs(place: Path, fill: Fill | None) -> AsyncIterator[Targ
         await outer.unmount(0)
 
 
+@asynccontextmanager
+async def local(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """A directory of this machine as a file server."""
+    origin = await _new_origin(place, fill)
+    with local_tree(bytes(origin), ro=fill is not None) as server:
+        target = ServerTarget(server)
+        target.origin = origin
+        yield target
+        await server.unmount(0)
+
+
+@asynccontextmanager
+async def p2k_puffs_local(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """The same in an emulated kernel, frames between the two."""
+    origin = await _new_origin(place, fill)
+    with local_tree(bytes(origin)) as server:
+        async with puffs_over(server) as fs, p2k_over(fs, rdonly=fill is not None) as outer:
+            target = ServerTarget(outer)
+            target.origin = origin
+            yield target
+            await outer.unmount(0)
+
+
 class _Below(ServerTarget):
     """A file server of which one directory is all that is looked at."""
 
@@ -340,6 +364,7 @@ _FUSE_SSHD: Final = (pytest.mark.fuse, pytest.mark.sshd)
 _HOST: Final = USER_LACKS | {"exact_nlink_dir", "readonly", "origin"}
 _TMPFS: Final = USER_LACKS | {"origin"}
 _EXT2FS: Final = USER_LACKS | {"origin"}
+_LOCAL: Final = USER_LACKS | {"exact_nlink_dir"}
 _TMPFS_MOUNT: Final = _TMPFS | {"readonly"}
 _RACES: Final = frozenset({errno.ESTALE})
 """A server that names files by their paths finds another one there. Linux makes such a call
@@ -355,6 +380,8 @@ STACKS: Final = (
     Stack("p2k|puffs|p2k|tmpfs", build=p2k_puffs_p2k_tmpfs, lacks=_TMPFS),
     Stack("p2k|puffs|socket|p2k|tmpfs", build=p2k_puffs_socket_p2k_tmpfs, lacks=_TMPFS),
     Stack("joined|p2k|tmpfs", build=joined_p2k_tmpfs, lacks=_TMPFS),
+    Stack("local", build=local, lacks=_LOCAL),
+    Stack("p2k|puffs|local", build=p2k_puffs_local, lacks=_LOCAL),
     Stack("syscalls:ext2fs", build=ext2fs_build(syscalls.mounted), lacks=_EXT2FS),
     Stack("p2k|ext2fs", build=ext2fs_build(over_p2k), lacks=_EXT2FS),
     Stack("p2k|puffs|p2k|ext2fs", build=ext2fs_build(over_frames), lacks=_EXT2FS, brief=True),
