@@ -20,7 +20,8 @@ _USAGE: Final = "%(prog)s -t STACK [options] special mountpoint"
 _DESCRIPTION: Final = """\
 Mount a stack of elements in one process. STACK is written as the mount shows it
 afterwards: 'puffs|p2k|puffs|psshfs'. `special` is what the bottom element takes:
-[user@]host[:path] for psshfs, a disk image or block device for ext2fs, any text for tmpfs."""
+[user@]host[:path] for psshfs, a directory for local, a disk image or block device for ext2fs,
+any text for tmpfs."""
 
 _EXAMPLES: Final = """\
   mount_puffs -t 'puffs|p2k|puffs|psshfs' host:/pub /puffs

@@ -25,13 +25,14 @@ _DESCRIPTION: Final = """\
 Serve a stack of elements to one SFTP client on standard input and output, as sshd's
 Subsystem and ForceCommand want it, and `sftp -D`. STACK is written as mount_puffs has it,
 without the first 'puffs': 'psshfs', 'p2k|tmpfs', 'p2k|puffs|psshfs'. `special` is what the
-bottom element takes: [user@]host[:path] for psshfs, an image or device for ext2fs, any text
-for tmpfs. The psshfs options write_behind and cache_timeout are 0 here unless they are given."""
+bottom element takes: [user@]host[:path] for psshfs, a directory for local, an image or device
+for ext2fs, any text for tmpfs. The psshfs options write_behind and cache_timeout are 0 here
+unless they are given."""
 
 _EXAMPLES: Final = """\
   Subsystem sftp /usr/bin/puffs_sftp_server -t psshfs files.example.org:/pub   (sshd_config)
   sftp -D "puffs_sftp_server -t p2k|tmpfs none"
-  puffs_sftp_server -t psshfs -o sftp_server=/usr/lib/openssh/sftp-server -R :/srv
+  puffs_sftp_server -R -t local /srv
   puffs_sftp_server -Q requests"""
 
 _ENVIRONMENT: Final = """\

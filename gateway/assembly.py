@@ -32,7 +32,8 @@ def stack_command(
 
     `words` are all values of `-o`. Words of the elements come before those of the host mount, the
     lower the element the earlier: with a tmpfs at the bottom, `uid` is the owner of its root.
-    Errors: CommandError for words that nobody knows, and for a password that cannot be read.
+    Errors: CommandError for words that nobody knows, for a password that cannot be read, and for a
+    mount point inside of the directory of `local`.
     """
     groups = _groups(elements)
     *below, host = parse_words(words, [*groups, HOST_GROUP])
@@ -42,6 +43,8 @@ def stack_command(
     options = host_options(host)
     ground = Ground(special, options.readonly, settings)
     place = os.path.realpath(mountpoint)
+    if elements[-1].name == "local":
+        _refuse_loop(os.path.realpath(special), place)
 
     @asynccontextmanager
     async def attach() -> AsyncIterator[Attachment]:
@@ -58,6 +61,15 @@ def stack_command(
     )
 
 
+def _refuse_loop(directory: str, place: str) -> None:
+    """Refuse to mount a directory inside of itself: who serves it would wait for himself there."""
+    if os.path.commonpath((directory, place)) == directory != place:
+        raise CommandError(
+            Status.USAGE,
+            f"{place} lies in {directory}, which is to be mounted on it; give a mount point outside",
+        )
+
+
 def served_ground(
     elements: Sequence[Element], special: str, words: Sequence[str], *, readonly: bool
 ) -> Ground:
@@ -66,9 +78,7 @@ def served_ground(
     Errors: as `stack_command`, and CommandError for a password on standard input.
     """
     groups = _groups(elements)
-    settings = dict(
-        zip((group.title for group in groups), parse_words(words, groups), strict=True)
-    )
+    settings = dict(zip((group.title for group in groups), parse_words(words, groups), strict=True))
     if settings.get(PSSHFS_GROUP.title, {}).get("password_stdin"):
         raise CommandError(
             Status.USAGE, "password_stdin: standard input is the client's; give a key"

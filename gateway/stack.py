@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import heapq
+import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
@@ -364,15 +365,21 @@ def nearest_stack(names: list[str], offered: Face = Face.HOST_MOUNT) -> str:
 
     Dijkstra over (names used up, interface needed next, whether that may be missing). Putting an
     element in costs 1; leaving one out or taking another in its place costs more, for the user
-    meant something by it, but less where the name is nobody's.
+    meant something by it, but less where the name is nobody's. Of equals the one that the table
+    has first.
     """
     needed: list[tuple[Face | None, bool]] = [(face, False) for face in Face]
     needed += [(None, True), *((face, True) for face in Face)]
     start = needed.index((offered, False))
-    queue: list[tuple[float, int, int, tuple[str, ...]]] = [(0.0, 0, start, ())]
+    serial = itertools.count()
+    queue: list[tuple[float, int, int, int, tuple[str, ...]]] = [(0.0, 0, start, 0, ())]
     done = set()
+
+    def push(cost: float, used: int, state: int, names: tuple[str, ...]) -> None:
+        heapq.heappush(queue, (cost, used, state, next(serial), names))
+
     while queue:
-        cost, used, state, built_so_far = heapq.heappop(queue)
+        cost, used, state, _, built_so_far = heapq.heappop(queue)
         needs, is_bottom = needed[state]
         if used == len(names) and is_bottom:
             return SEPARATOR.join(built_so_far)
@@ -382,16 +389,16 @@ def nearest_stack(names: list[str], offered: Face = Face.HOST_MOUNT) -> str:
         if used < len(names):
             name = names[used]
             dropping = 2.0 if name in _NAMES else 1.5 if name else 0.1
-            heapq.heappush(queue, (cost + dropping, used + 1, state, built_so_far))
+            push(cost + dropping, used + 1, state, built_so_far)
         for element in (_TOP, *ELEMENTS):
             if element.offers is not needs:
                 continue
             longer = (*built_so_far, element.name)
             after = needed.index((element.needs, element.is_bottom))
-            heapq.heappush(queue, (cost + 1.0, used, after, longer))
+            push(cost + 1.0, used, after, longer)
             if used < len(names):
                 changing = _unlikeness(names[used], element.name)
-                heapq.heappush(queue, (cost + changing, used + 1, after, longer))
+                push(cost + changing, used + 1, after, longer)
     raise AssertionError("the table of elements has no stack that works")
 
 

@@ -57,7 +57,7 @@ NEAREST = "; the nearest stack that works is "
         ),
         (
             "puffs",
-            "'puffs' needs a file server below it (p2k or psshfs), but got nothing",
+            "'puffs' needs a file server below it (p2k, psshfs or local), but got nothing",
             "puffs|psshfs",
         ),
         (
@@ -67,7 +67,7 @@ NEAREST = "; the nearest stack that works is "
         ),
         (
             "puffs|tmpfs",
-            "'puffs' needs a file server below it (p2k or psshfs), "
+            "'puffs' needs a file server below it (p2k, psshfs or local), "
             f"but got 'tmpfs', which offers {FS}",
             "puffs|p2k|tmpfs",
         ),
@@ -79,7 +79,7 @@ NEAREST = "; the nearest stack that works is "
         ),
         (
             "puffs|puffs|psshfs",
-            "'puffs' needs a file server below it (p2k or psshfs), "
+            "'puffs' needs a file server below it (p2k, psshfs or local), "
             f"but got 'puffs', which offers {FS}",
             "puffs|p2k|puffs|psshfs",
         ),
@@ -108,17 +108,17 @@ NEAREST = "; the nearest stack that works is "
         ),
         (
             "puffs|sshfs",
-            "there is no element 'sshfs' (there are puffs, p2k, psshfs, tmpfs, ext2fs and vnd)",
+            "there is no element 'sshfs' (there are puffs, p2k, psshfs, local, tmpfs, ext2fs and vnd)",
             "puffs|psshfs",
         ),
         (
             "puffs||psshfs",
-            "there is no element '' (there are puffs, p2k, psshfs, tmpfs, ext2fs and vnd)",
+            "there is no element '' (there are puffs, p2k, psshfs, local, tmpfs, ext2fs and vnd)",
             "puffs|psshfs",
         ),
         (
             "puffs|P2K|tmpf",
-            "there is no element 'P2K' (there are puffs, p2k, psshfs, tmpfs, ext2fs and vnd)",
+            "there is no element 'P2K' (there are puffs, p2k, psshfs, local, tmpfs, ext2fs and vnd)",
             "puffs|p2k|tmpfs",
         ),
     ],
