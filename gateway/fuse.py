@@ -200,13 +200,16 @@ _end_session: Callable[[], None] | None = None
 """Ends the session of this process, while there is one (pyfuse3's is global as well)."""
 
 
-def request_unmount() -> None:
+def request_unmount() -> bool:
     """End the session, if there is one: `mount_and_serve` unmounts and returns.
 
-    Requests in progress may finish within _DRAIN_SECONDS. Harmless when called again.
+    Returns whether there is one. Requests in progress may finish within _DRAIN_SECONDS. Harmless
+    when called again.
     """
-    if _end_session is not None:
-        _end_session()
+    if _end_session is None:
+        return False
+    _end_session()
+    return True
 
 
 def _raise_read_ahead(mountpoint: str) -> None:
@@ -270,7 +273,7 @@ async def mount_and_serve(
             nursery.start_soon(_serve, nursery)
             with trio.fail_after(_READY_SECONDS):
                 await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
-            await trio.to_thread.run_sync(_raise_read_ahead, mountpoint)
+            await trio.to_thread.run_sync(_raise_read_ahead, mountpoint, abandon_on_cancel=True)
             ready()
     except* trio.TooSlowError:
         raise HostMountError(

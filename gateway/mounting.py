@@ -44,8 +44,8 @@ _MS_RDONLY: Final = 1
 _log = logging.getLogger(__name__)
 
 
-def _nothing() -> None:
-    pass
+def _nothing() -> bool:
+    return False
 
 
 async def _nobody() -> None:
@@ -195,10 +195,12 @@ class _Run:
         self._nursery: trio.Nursery
         self._forget: Callable[[], Awaitable[None]] = _nobody
         self._is_up = False
+        self._stays = False
+        """Whether the command stays in the foreground, as its parent knows by then."""
         self._ending: float | None = None
         """When a clean unmount was asked for."""
-        self._unmount: Callable[[], None] = _nothing
-        """Asks for a clean unmount; does something only while the mount is up."""
+        self._unmount: Callable[[], bool] = _nothing
+        """Asks for a clean unmount; returns whether there was anything to unmount."""
 
     async def run(self) -> None:
         """Mount, serve, unmount."""
@@ -245,11 +247,16 @@ class _Run:
         )
 
         check_allowed(options)
+        stay = attachment.stay or self._command.foreground
+        if stay:
+            self._stay()
+        # From the first request on, before we know that it was answered: programs may be at work.
+        self._unmount = request_unmount
         await mount_and_serve(
             attachment.server,
             attachment.mountpoint,
             options,
-            ready=lambda: self._up(request_unmount, attachment.stay),
+            ready=lambda: self._up(stay),
             mounted=attachment.mounted,
         )
 
@@ -281,26 +288,40 @@ class _Run:
             ) from exc
         await attachment.mounted()
         half = StreamServer(attachment.server, Putter.of_socket(sock))
-        if not stay:
+
+        def unmount() -> bool:
+            half.unmount()
+            return True
+
+        if stay:
+            self._stay()
+        else:
             daemon.leave_terminal(command.logfile)
-        self._up(half.unmount, stay)
+        self._unmount = unmount
+        self._up(stay)
         await half.serve()
 
-    def _up(self, unmount: Callable[[], None], stay: bool) -> None:
-        """Note that the mount answers requests and tell the foreground."""
-        import trio
+    def _stay(self) -> None:
+        """Have a waiting parent, if there is one, wait for the end of this process."""
+        self._stays = True
+        self._let_go(self._foreground.stay)
 
-        self._unmount = unmount
+    def _up(self, stay: bool) -> None:
+        """Note that the mount answers requests and tell the foreground."""
         self._is_up = True
         if not self._command.verbose:
             logging.getLogger().setLevel(logging.WARNING)
+        if not stay:
+            self._let_go(self._foreground.mounted)
+
+    def _let_go(self, tell: Callable[[], None]) -> None:
+        """Tell the waiting parent something, which ends the watch over it."""
+        import trio
+
         if self._foreground.waiting is not None:
             trio.lowlevel.notify_closing(self._foreground.waiting)
         try:
-            if stay:
-                self._foreground.stay()
-            else:
-                self._foreground.mounted()
+            tell()
         except BrokenPipeError:
             self._stop(signal.SIGPIPE)
 
@@ -328,7 +349,7 @@ class _Run:
             _log.info("SIGHUP: caches dropped")
 
     def _stop(self, number: int) -> None:
-        """Unmount cleanly; before the mount is up, and when asked once more, at once.
+        """Unmount cleanly; before anything is mounted, and when asked once more, at once.
 
         What is up is ended from its top: only `_serving` is cancelled, for what is below takes
         part in the unmount. ^C comes twice to a command that stays in the foreground, from the
@@ -337,14 +358,16 @@ class _Run:
         import trio
 
         now = trio.current_time()
-        if not self._is_up:
-            self.signalled = Status.SIGNAL + number
-            (self._serving or self._scope).cancel()
-        elif self._ending is None:
-            self._ending = now
-            self._unmount()
-            if self._serving is not None:
-                self._serving.deadline = now + _UNMOUNT_SECONDS
+        if self._ending is None:
+            unmounting = self._unmount()
+            if not self._is_up and not (unmounting and self._stays):
+                self.signalled = Status.SIGNAL + number
+            if unmounting or self._is_up:
+                self._ending = now
+                if self._serving is not None:
+                    self._serving.deadline = now + _UNMOUNT_SECONDS
+            else:
+                (self._serving or self._scope).cancel()
         elif self._serving is not None and now > self._ending + _AGAIN_SECONDS:
             self._serving.cancel()
 

@@ -256,6 +256,22 @@ def test_stays_in_the_foreground(
     assert (origin / "file").read_text() == "data"
 
 
+@pytest.mark.parametrize("milliseconds", [0, 1, 2, 4, 6, 8, 12, 20])
+def test_a_signal_as_soon_as_the_mount_serves(
+    point: Path, origin: Path, started: list[subprocess.Popen[str]], milliseconds: int
+) -> None:
+    """Others may be at work in it before the command itself knows that it answers."""
+    process = start(started, *psshfs(origin, point, "-s"))
+    assert wait_until(lambda: mounted_type(point) is not None)
+    (point / "file").write_text("data")
+    time.sleep(milliseconds / 1000)  # waits for nothing: the moment is what is tried
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=20)[0] == ""
+    assert process.returncode == 0
+    assert (origin / "file").read_text() == "data"
+    assert mounted_type(point) is None
+
+
 # Before the mount is up
 
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -212,6 +213,8 @@ class Person:
 
 def _serve_person(write: int) -> None:
     """Be the process that `Person` starts."""
+    # A shell has what it starts in the background ignore ^C, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     order = json.loads(sys.stdin.readline())
     if order["tty"] is not None:
         fcntl.ioctl(order["tty"], termios.TIOCSCTTY, 0)
