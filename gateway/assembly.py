@@ -66,7 +66,7 @@ def _refuse_loop(directory: str, place: str) -> None:
     if os.path.commonpath((directory, place)) == directory != place:
         raise CommandError(
             Status.USAGE,
-            f"{place} lies in {directory}, which is to be mounted on it; give a mount point outside",
+            f"{place} lies in {directory}, which is to be mounted there; give one outside",
         )
 
 

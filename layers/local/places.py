@@ -21,7 +21,7 @@ from typing import Final
 
 from ...native.constants import Vtype
 from ...native.errors import VfsError
-from .attributes import failure
+from .attributes import failure, vtype_of
 from .node import Node, NodeTable, key_of
 
 FDS_MAX: Final = 256
@@ -162,14 +162,14 @@ class Places:
         `removed` or `let_go` must follow. Errors: ESTALE when the name is another's; the host's.
         """
         if node.fd >= 0:
-            st = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            if key_of(st) != node.key:
-                raise VfsError(ESTALE, "the name is another file's by now")
+            self.compare(node, os.stat(name, dir_fd=directory, follow_symlinks=False))
             return
         fd = os.open(name, PATH, dir_fd=directory)
-        if key_of(os.fstat(fd)) != node.key:
+        try:
+            self.compare(node, os.fstat(fd))
+        except BaseException:
             os.close(fd)
-            raise VfsError(ESTALE, "the name is another file's by now")
+            raise
         self._keep(node, fd)
 
     def removed(self, node: Node) -> None:
@@ -247,7 +247,7 @@ class Places:
 
     def compare(self, node: Node, st: os.stat_result) -> None:
         """See that it is the node that was looked at. Errors: ESTALE."""
-        if st.st_ino != node.key[1] or st.st_dev != node.key[0]:
+        if key_of(st) != node.key or vtype_of(st) != node.vtype:
             self._lose(node)
             raise VfsError(ESTALE, "others have put something else there")
 
