@@ -47,7 +47,7 @@ def _resume(operation: Coroutine[Any, Any, Any], trap: Any) -> Generator[Any, An
 class Worker(Turn):
     """One worker, with the turn of the request that it has."""
 
-    __slots__ = ("chunk", "is_leader", "is_over", "owed", "scope", "started")
+    __slots__ = ("begun", "chunk", "is_leader", "is_over", "owed", "scope", "started")
 
     def __init__(self, traffic: Traffic) -> None:
         super().__init__(traffic)
@@ -58,6 +58,8 @@ class Worker(Turn):
         """Memory that its request uses while it waits."""
         self.owed = 0
         """Octets that its request holds or is going to answer, while it waits."""
+        self.begun = 0.0
+        """When its request was taken, monotonic seconds; kept for a journal only."""
         self.started = inf
         """When the file server began to keep it waiting."""
         self.scope: trio.CancelScope

@@ -112,7 +112,7 @@ class LogJournal(Journal):
         """Write a line for what the client has left open."""
         self._log.info("forced %s", closed(opened))
 
-    def done(self, request: Any, code: int, opened: Opened | None) -> None:
+    def done(self, request: Any, code: int, opened: Opened | None, seconds: float) -> None:
         """Write a line for a request, with its status unless it went well."""
         kind = type(request)
         if kind is sftp.Close and opened is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from errno import ETIMEDOUT
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 import trio
@@ -71,8 +72,11 @@ class SessionStatistics(NamedTuple):
 class Journal:
     """Hears what a session does. The base hears nothing."""
 
-    def done(self, request: Any, code: int, opened: Opened | None) -> None:
-        """Hear that a request ended with a status code; `opened` is what a CLOSE has closed."""
+    def done(self, request: Any, code: int, opened: Opened | None, seconds: float) -> None:
+        """Hear that a request ended with a status code; `opened` is what a CLOSE has closed.
+
+        `seconds` is how long it took, its turn included.
+        """
 
     def left(self, opened: Opened) -> None:
         """Hear that something is still open when the session ends, and is closed for the client."""
@@ -219,6 +223,8 @@ class Session:
                     return
                 continue
             worker.begin(request)
+            if self._journal is not None:
+                worker.begun = monotonic()
             if self._asks and not self._permitted.permits(request):
                 self._answer(worker, (sftp.FX_PERMISSION_DENIED, b"Permission denied"))
                 continue
@@ -267,7 +273,7 @@ class Session:
         """Answer a worker's request with a status."""
         self._put_in_order(worker, sftp.status(worker.request.id, *status))
         if self._journal is not None:
-            self._journal.done(worker.request, status[0], worker.opened)
+            self._heard(worker, status[0])
 
     def _owe(self, worker: Worker) -> None:
         """Keep the place of a request that is going to wait among the answers of its handle."""
@@ -303,11 +309,15 @@ class Session:
             self._outbox.put_data(*reply)
 
     def _note(self, worker: Worker, reply: bytes | Data) -> None:
-        assert self._journal is not None
         code = sftp.FX_OK
         if type(reply) is bytes and reply[4] == FXP_STATUS:
             code = int.from_bytes(reply[9:13], "big")
-        self._journal.done(worker.request, code, worker.opened)
+        self._heard(worker, code)
+
+    def _heard(self, worker: Worker, code: int) -> None:
+        assert self._journal is not None
+        seconds = monotonic() - worker.begun
+        self._journal.done(worker.request, code, worker.opened, seconds)
 
     def _answer_odd(self, request: Any) -> bool:
         """Deal with a packet that is no request to be done; return whether the session goes on."""
