@@ -58,7 +58,7 @@ async def fs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ta
         mounts: Mounts = request.getfixturevalue("mounts")
         with mounts.use(stack.name, stack.command) as (place, origin), trio.fail_after(TIMEOUT):
             host = OsTarget(bytes(place))
-            host.origin = origin if stack.command.remote else None
+            host.origin = origin if stack.command.has_origin else None
             host.race_errors = stack.race_errors
             yield host
             await host.verify()

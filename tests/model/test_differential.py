@@ -53,7 +53,7 @@ async def opened(
             yield target, None
     else:
         with mounts.use(stack.name, stack.command) as (point, origin):
-            yield OsTarget(bytes(point)), origin if stack.command.remote else None
+            yield OsTarget(bytes(point)), origin if stack.command.has_origin else None
 
 
 async def compare(stack: Stack, mounts: Mounts, place: Path, sequence: list[Operation]) -> None:

@@ -44,4 +44,4 @@ def shell(request: pytest.FixtureRequest, mounts: Mounts, tmp_path: Path) -> Ite
     with mounts.use(stack.name, stack.command) as (place, origin):
         local = tmp_path / "local"
         local.mkdir()
-        yield Shell(place, local, origin if stack.command.remote else None)
+        yield Shell(place, local, origin if stack.command.has_origin else None)

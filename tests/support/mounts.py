@@ -82,15 +82,22 @@ class Ground:
 class MountCommand:
     """How a stack is mounted. `typename` is what the mount then shows, without "fuse.".
 
-    `prepare` makes what is needed below, unless it is there, `finish` looks at what is left of it
-    after the mount's end.
+    `remote`: the directory behind it is reached by an SSH server; `local`: directly. `prepare`
+    makes what is needed below, unless it is there, `finish` looks at what is left of it after the
+    mount's end.
     """
 
     typename: str
     argv: Callable[[Ground], list[str]]
     remote: bool = True
+    local: bool = False
     prepare: Callable[[Ground], object] | None = None
     finish: Callable[[Ground], object] | None = None
+
+    @property
+    def has_origin(self) -> bool:
+        """Whether there is a directory behind it."""
+        return self.remote or self.local
 
 
 @dataclass

@@ -20,8 +20,8 @@ import trio
 from syspuffs.emul.kernel import Kernel
 from syspuffs.emul.tmpfs import TmpFs
 from syspuffs.gateway.sftp import exported
-from syspuffs.layers.joined import joined
 from syspuffs.layers.guard import EVERYTHING, GuardSettings, Rule, guarded
+from syspuffs.layers.joined import joined
 from syspuffs.layers.local import local_tree
 from syspuffs.layers.ops import FileServer
 from syspuffs.layers.p2k import p2k_over
@@ -328,6 +328,11 @@ def _mount_tmpfs(ground: Ground) -> list[str]:
     return [*argv, "none", str(ground.point)]
 
 
+def _mount_local(ground: Ground) -> list[str]:
+    argv = [*python_command("mount_puffs"), "-t", "puffs|local", *words(ground.options)]
+    return [*argv, str(ground.origin), str(ground.point)]
+
+
 def _mount_ext2fs(ground: Ground) -> list[str]:
     argv = [*python_command("mount_puffs"), "-t", "puffs|p2k|ext2fs", *words(ground.options)]
     return [*argv, str(ground.image), str(ground.point)]
@@ -352,6 +357,7 @@ def _syspuffs_mount_psshfs(ground: Ground) -> list[str]:
 PSSHFS: Final = MountCommand("puffs|psshfs", _mount_psshfs)
 PSSHFS_BY_SSH: Final = MountCommand("puffs|psshfs", _mount_psshfs_by_ssh)
 TMPFS: Final = MountCommand("puffs|p2k|tmpfs", _mount_tmpfs, remote=False)
+LOCAL: Final = MountCommand("puffs|local", _mount_local, remote=False, local=True)
 EXT2FS: Final = MountCommand(
     "puffs|p2k|ext2fs", _mount_ext2fs, remote=False, prepare=prepare_image, finish=check_image
 )
@@ -402,6 +408,7 @@ STACKS: Final = (
         brief=True,
     ),
     Stack("mount:puffs|p2k|tmpfs", command=TMPFS, lacks=_TMPFS_MOUNT, marks=_FUSE),
+    Stack("mount:puffs|local", command=LOCAL, lacks=_LOCAL, marks=_FUSE),
     Stack(
         "mount:puffs|p2k|ext2fs",
         command=EXT2FS,
