@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ..support.mounts import Mounts
-from ..support.stacks import PSSHFS, STACKS, TMPFS, WHOLE_STACK
+from ..support.stacks import LOCAL, PSSHFS, STACKS, TMPFS, WHOLE_STACK
 from .shell import Shell
 
-COMMANDS = (TMPFS, PSSHFS, WHOLE_STACK)
+COMMANDS = (TMPFS, LOCAL, PSSHFS, WHOLE_STACK)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
