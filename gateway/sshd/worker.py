@@ -45,6 +45,9 @@ _UNSENT_MAX: Final = 20000
 _NOTES_MAX: Final = 100
 """Lines for the log within a second; strangers decide how many there are to say."""
 _TAKEN_AT_ONCE: Final = 64
+_VERSION: Final = "syspuffs OpenSSH_9.9"
+"""What we call ourselves. asyncssh and libssh look for OpenSSH in it, to know in which order the
+arguments of SYMLINK go: ours is OpenSSH's, which is not the draft's."""
 _SIGNATURES: Final = (
     "ssh-ed25519",
     "ecdsa-sha2-nistp256",
@@ -156,7 +159,7 @@ class SshProcess:
             settings = orders.settings
             options = asyncssh.SSHServerConnectionOptions(
                 server_host_keys=[asyncssh.import_private_key(key) for key in orders.host_keys],
-                server_version="syspuffs",
+                server_version=_VERSION,
                 kex_algs=_choose(settings.key_exchanges, KEY_EXCHANGES, "kex_algs"),
                 encryption_algs=_choose(settings.ciphers, CIPHERS, "encryption_algs"),
                 mac_algs=_choose(settings.macs, MACS, "mac_algs"),

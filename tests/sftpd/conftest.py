@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +15,12 @@ import pytest
 
 from ..support.leaks import ALLOWED
 from ..support.mounts import python_command
+from ..support.sftpd import Daemon, user
 from ..support.sshd import Sshd, find_sftp_server
 
 HERE = Path(__file__).resolve().parent
-TREES = ("tmpfs", "psshfs")
+TREES = ("tmpfs", "psshfs", "sftpd")
+"""Behind sshd: files in memory, this machine by way of psshfs. By puffs_sftpd: files in memory."""
 TIMEOUT = 60
 
 
@@ -69,9 +72,9 @@ def program(*arguments: str) -> str:
 
 @dataclass
 class Server:
-    """An sshd, and how clients find it: host "t" of `config`, or address, user and key."""
+    """An SSH server, and how clients find it: host "t" of `config`, or address, user and key."""
 
-    sshd: Sshd
+    sshd: Sshd | Daemon
     config: Path
     ppk: Path
 
@@ -136,23 +139,22 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resident]:
 def servers(
     tmp_path_factory: pytest.TempPathFactory, resident: Resident
 ) -> Iterator[dict[str, Server]]:
-    """An sshd for each kind of tree."""
+    """A server for each kind of tree."""
     found: dict[str, Server] = {}
-    for tree, command in (("tmpfs", resident.command), ("psshfs", program())):
-        place = tmp_path_factory.mktemp(f"sshd-{tree}")
-        sshd = Sshd(place, subsystem=command)
-        sshd.__enter__()
-        ALLOWED.add_process(sshd.pid)
-        config = place / "config"
-        lines = ["Host t", f"  HostName {sshd.host}"]
-        lines += [f"  {option.replace('=', ' ', 1)}" for option in sshd.options]
-        config.write_text("\n".join(lines) + "\n")
-        ppk = place / "identity.ppk"
-        subprocess.run(["puttygen", sshd.identity, "-o", ppk], check=True)
-        found[tree] = Server(sshd, config, ppk)
-    yield found
-    for server in found.values():
-        server.sshd.stop()
+    with ExitStack() as exits:
+        for tree, command in (("tmpfs", resident.command), ("psshfs", program()), ("sftpd", "")):
+            place = tmp_path_factory.mktemp(f"server-{tree}")
+            sshd = Sshd(place, subsystem=command) if command else Daemon(place, user(Daemon.user))
+            exits.enter_context(sshd)
+            ALLOWED.add_process(sshd.pid)
+            config = place / "config"
+            lines = ["Host t", f"  HostName {sshd.host}"]
+            lines += [f"  {option.replace('=', ' ', 1)}" for option in sshd.options]
+            config.write_text("\n".join(lines) + "\n")
+            ppk = place / "identity.ppk"
+            subprocess.run(["puttygen", sshd.identity, "-o", ppk], check=True)
+            found[tree] = Server(sshd, config, ppk)
+        yield found
 
 
 @pytest.fixture(params=TREES)

@@ -37,8 +37,12 @@ class Daemon:
 
     `users` is the rest of the configuration: [users.NAME] and whatever. Each user lets in
     `identity`, by `authorized_keys = ["keys"]`. `top` is put before everything else, `before` is
-    what the command is run by, and `run_as` whom root becomes, if anybody.
+    what the command is run by, and `run_as` whom root becomes, if anybody. What tests of clients
+    ask an Sshd for is here, too.
     """
+
+    host = HOST
+    user = getpass.getuser()
 
     def __init__(
         self,
@@ -114,6 +118,7 @@ class Daemon:
             check=True,
         )
         self.known_hosts.write_text(f"[{HOST}]:{self.port} {key.stdout}")
+        (self.directory / "host_ed25519.pub").write_text(key.stdout)
         return self
 
     def __exit__(
@@ -161,28 +166,30 @@ class Daemon:
 
     # Clients.
 
-    def options(self, user: str) -> list[str]:
-        """Return what OpenSSH's clients are told."""
-        told = {
-            "Port": self.port,
-            "User": user,
-            "IdentityFile": self.identity,
-            "IdentitiesOnly": "yes",
-            "IdentityAgent": "none",
-            "UserKnownHostsFile": self.known_hosts,
-            "GlobalKnownHostsFile": "none",
-            "StrictHostKeyChecking": "yes",
-            "BatchMode": "yes",
-        }
-        words = ["-F", "none"]
-        for key, value in told.items():
-            words += ["-o", f"{key}={value}"]
-        return words
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Give ssh options by which a client logs in and looks at nothing but our files."""
+        return (
+            f"Port={self.port}",
+            f"User={self.user}",
+            f"IdentityFile={self.identity}",
+            "IdentitiesOnly=yes",
+            "IdentityAgent=none",
+            f"UserKnownHostsFile={self.known_hosts}",
+            "GlobalKnownHostsFile=none",
+            "StrictHostKeyChecking=yes",
+            "BatchMode=yes",
+        )
+
+    def words(self, user: str) -> list[str]:
+        """Return what OpenSSH's clients are told, for a user."""
+        options = (f"User={user}", *self.options)
+        return ["-F", "none", *(word for option in options for word in ("-o", option))]
 
     def sftp(self, user: str, *commands: str, status: int = 0) -> str:
         """Run commands by OpenSSH's sftp; return what it says."""
         done = subprocess.run(
-            [find_program("sftp"), *self.options(user), "-b", "-", HOST],
+            [find_program("sftp"), *self.words(user), "-b", "-", HOST],
             input="\n".join(commands) + "\n",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -197,7 +204,7 @@ class Daemon:
     def ssh(self, user: str, *words: str) -> Sequence[str]:
         """Return an ssh command; without `words` one that asks for SFTP."""
         rest = [*words] if words else ["-s", HOST, "sftp"]
-        return [find_program("ssh"), *self.options(user), *rest]
+        return [find_program("ssh"), *self.words(user), *rest]
 
     @asynccontextmanager
     async def session(self, user: str) -> AsyncIterator[Wire]:
