@@ -41,7 +41,7 @@ class Recorder:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._audit = audit
-        self._writer = None if audit is None else LineWriter(audit)
+        self._writer = None if audit is None else LineWriter(audit, clock)
         self._events = _events_of(events)
         self._clock = clock
         self.metrics = Metrics() if has_metrics else None
