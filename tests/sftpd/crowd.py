@@ -13,6 +13,7 @@ answer was right and everything was given back.
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 import random
 import socket
@@ -59,7 +60,8 @@ class Daemon:
         )
         config = place / "gateway.toml"
         config.write_text(
-            f'state = "state"\n{users}[ssh]\nlisten = ["127.0.0.1:{self.port}"]\n'
+            f'state = "state"\nrun_as = "{getpass.getuser()}"\n{users}[ssh]\n'
+            f'listen = ["127.0.0.1:{self.port}"]\n'
             f"max_startups = {sessions}\nmax_connections = {sessions + 10}\n"
         )
         self.process = subprocess.Popen(
@@ -79,7 +81,7 @@ class Daemon:
         return [
             *("ssh", "-F", "none", "-p", str(self.port), "-l", f"u{number % ACCOUNTS}"),
             *("-i", str(self.key), "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no"),
-            *("-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
+            *("-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes"),
             *("-s", "127.0.0.1", "sftp"),
         ]
 
