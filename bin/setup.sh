@@ -97,6 +97,7 @@ need_for_tests() {
         need "$program" have "$program"
     done
     need putty-tools have psftp
+    need systemd have systemd-analyze
     need libnet-sftp-foreign-perl perl -MNet::SFTP::Foreign -e 1
     need openssh-tests test -d /usr/lib/openssh/regress
     if have clang >/dev/null; then

@@ -2,7 +2,7 @@
 
     settings        what the daemon is told
     configuration   the same from TOML, with every fault by line and key; schema, values, lines
-    front           lets clients in, and hands their sessions over: listener, gate, workers, hostkeys
+    front           lets clients in, and hands sessions over; listener, gate, workers, hostkeys
     arrivals        what it hands over
     accounts        trees that are built when somebody comes for them, and taken down again
     policies        what accounts may do there

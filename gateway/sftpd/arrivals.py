@@ -58,6 +58,18 @@ class Arrival:
     fd: int
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt to log in. `account` is empty where it has failed."""
+
+    is_successful: bool
+    user: str
+    account: str
+    source: Source
+    method: str
+    fingerprint: str = ""
+
+
 class FrontStatistics(NamedTuple):
     """Counters since the start, and what there is now.
 

@@ -14,16 +14,20 @@ import logging
 import os
 import pwd
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
+from ..audit import Recorder, recording
 from ..failures import explain, leaves
 from ..heap import keep_large_buffers
 from ..sshd.settings import Credentials
 from ..status import CommandError, Status
 from .accounts import Accounts
+from .arrivals import Attempt
 from .front import FrontError, SshFront
 from .messages import message_handler, use_handler
 from .notify import ready, reloading, stopping
@@ -31,6 +35,9 @@ from .policies import Policies
 from .privileges import become, make_state, user_entry
 from .sessions import Reception
 from .settings import Settings
+
+_FOR_A_START: Final = ("state", "run_as", "audit", "events", "metrics")
+"""Settings that a reload does not change."""
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +91,7 @@ class _Daemon:
         self._front = SshFront(settings.ssh, _credentials(settings))
         self._policies = Policies(settings.state / "quota")
         self._accounts: Accounts
+        self._recorder: Recorder
         self._stop = trio.Event()
 
     async def run(self) -> None:
@@ -97,9 +105,10 @@ class _Daemon:
             self._check_key_files()
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._take_signals, nursery.cancel_scope)
-                async with trio.open_nursery() as trees:
-                    self._accounts = Accounts(trees, settings, self._policies.guarded)
-                    await self._serve(nursery)
+                async with self._recording(settings) as self._recorder:
+                    async with trio.open_nursery() as trees:
+                        self._accounts = Accounts(trees, settings, self._policies.guarded)
+                        await self._serve(nursery)
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
@@ -122,7 +131,7 @@ class _Daemon:
     async def _serve(self, nursery: trio.Nursery) -> None:
         if self._command.is_eager:
             await self._build_all()
-        reception = Reception(self._front, self._accounts)
+        reception = Reception(self._front, self._accounts, self._recorder)
         await nursery.start(self._front.serve, reception.take)
         for kind, fingerprint in self._front.fingerprints:
             self._command.announce(f"host key {kind} {fingerprint}")
@@ -135,6 +144,44 @@ class _Daemon:
         _log.info("going down: %d sessions", sum(self._accounts.sessions.values()))
         self._front.stop_listening()
         await self._accounts.close(self._settings.stop_seconds)
+
+    @asynccontextmanager
+    async def _recording(self, settings: Settings) -> AsyncIterator[Recorder]:
+        """Record what sessions do. Errors: CommandError."""
+        try:
+            async with recording(settings.audit, settings.events, settings.metrics) as recorder:
+                self._front.on_attempt = lambda attempt: _record(recorder, attempt)
+                if recorder.metrics is not None:
+                    watch = recorder.metrics.watch
+                    watch("connections", "SSH connections now", "state", self._connections)
+                    watch("refused", "SSH connections refused", "reason", self._refused)
+                    watch("quota_octets", "Sum of the sizes of files", "account", self._octets)
+                    watch("quota_files", "Number of files", "account", self._files)
+                yield recorder
+        except OSError as exc:
+            # No error of ours: one that comes from below the yield comes in a group.
+            raise CommandError(Status.FAILURE, f"metrics.listen: {exc.strerror}") from exc
+
+    # Figures.
+
+    def _connections(self) -> dict[str, float]:
+        figures = self._front.statistics()
+        return {
+            "all": figures.connections,
+            "not logged in": figures.startups,
+            "penalised sources": figures.penalised,
+        }
+
+    def _refused(self) -> dict[str, float]:
+        return dict(self._front.statistics().refused)
+
+    def _octets(self) -> dict[str, float]:
+        return {name: usage.octets for name, usage in self._policies.usage().items()}
+
+    def _files(self) -> dict[str, float]:
+        return {name: usage.files for name, usage in self._policies.usage().items()}
+
+    # Trees.
 
     async def _build_all(self) -> None:
         """Build the trees of all accounts. Errors: why the first that fails cannot be built."""
@@ -172,13 +219,22 @@ class _Daemon:
                 _log.error("%s", line)
         else:
             use_handler(handler)
-            for key in ("state", "run_as"):
+            for key in _FOR_A_START:
                 if getattr(settings, key) != getattr(self._settings, key):
                     _log.warning("'%s' has changed; that takes a new start", key)
+            self._recorder.reopen()
             self._settings = settings
             self._accounts.update(settings)
             _log.info("reloaded: %d accounts", len(settings.accounts))
         ready(f"serving {len(self._settings.accounts)} accounts")
+
+
+def _record(recorder: Recorder, attempt: Attempt) -> None:
+    host, port = attempt.source
+    facts = {"user": attempt.user, "source": host, "port": port, "method": attempt.method}
+    if attempt.is_successful:
+        facts |= {"account": attempt.account, "fingerprint": attempt.fingerprint}
+    recorder.login("accepted" if attempt.is_successful else "failed", **facts)
 
 
 def _credentials(settings: Settings) -> Mapping[str, Credentials]:

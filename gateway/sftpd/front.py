@@ -30,7 +30,7 @@ from ..sshd.control import (
     encode_orders,
 )
 from ..sshd.settings import METHODS, Credentials, SshSettings
-from .arrivals import Arrival, FrontStatistics, LoginFacts, Restrictions, Source
+from .arrivals import Arrival, Attempt, FrontStatistics, LoginFacts, Restrictions, Source
 from .gate import Gate
 from .hostkeys import HostKey, HostKeyError, load_host_keys
 from .listener import ListenError, accept_all, bind, close_all
@@ -85,6 +85,8 @@ class SshFront:
         *,
         dice: Callable[[], float] = random.random,
     ) -> None:
+        self.on_attempt: Callable[[Attempt], None] | None = None
+        """Hears of each attempt to log in."""
         self._settings = settings
         self._accounts = dict(accounts)
         self._keys: list[HostKey] = []
@@ -323,6 +325,9 @@ class SshFront:
             "%s logged in as account %s from %s port %d by %s %s",
             *(message.user, message.account, *client.source, message.method, message.fingerprint),
         )
+        if self.on_attempt is not None:
+            who = message.user, message.account, client.source
+            self.on_attempt(Attempt(True, *who, message.method, message.fingerprint))
 
     def _note_failure(self, client: _Client, message: Failure) -> None:
         if message.method not in METHODS:
@@ -332,6 +337,8 @@ class SshFront:
             "failed %s for user %s from %s port %d",
             *(message.method, message.user, *client.source),
         )
+        if self.on_attempt is not None:
+            self.on_attempt(Attempt(False, message.user, "", client.source, message.method))
 
     def _close(self, client: _Client, message: Closed) -> None:
         number = message.connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -11,6 +12,7 @@ import trio
 
 from ...native.errors import VfsError
 from ...native.records import Cred
+from ..audit import Recorder, Who
 from ..sftp import Permitted, Session, View
 from ..sftp.identities import Identities
 from .accounts import AccountError, Accounts
@@ -29,10 +31,13 @@ _log = logging.getLogger(__name__)
 class Reception:
     """Takes arrivals and serves them. `take` is for the front, in a task for each."""
 
-    def __init__(self, front: SshFront, accounts: Accounts) -> None:
+    def __init__(self, front: SshFront, accounts: Accounts, recorder: Recorder) -> None:
         self._front = front
         self._accounts = accounts
+        self._recorder = recorder
         self._identities = Identities()
+        self._run = f"{int(time.time()):x}"
+        """Tells sessions of this run of the daemon from those of others, in the audit."""
 
     async def take(self, arrival: Arrival) -> None:
         """Serve a client until it leaves, or must; its descriptor is closed then."""
@@ -59,39 +64,58 @@ class Reception:
         start = arrival.restrictions.start
         if start is not None:
             await _start_in(view, start, who)
+        recorded = Who(
+            f"{self._run}-{arrival.session}",
+            account.name,
+            arrival.source,
+            arrival.login.method,
+            arrival.login.version,
+        )
+        journal = self._recorder.journal(recorded, view)
         session = Session(
             view,
             arrival.fd,
             arrival.fd,
             permitted=Permitted(readonly=arrival.restrictions.is_read_only),
+            journal=journal,
             label=who,
         )
         _log.info("%s: opened, %s", who, _described(arrival))
         cause = "ended by the gateway"
-        try:
-            async with trio.open_nursery() as nursery:
+        with self._recorder.session(recorded, session, journal):
+            try:
+                cause = await _serve_within(session, account)
+            finally:
+                if journal is not None:
+                    journal.cause = cause
+                figures = session.statistics()
+                _log.info(
+                    "%s: closed (%s), %d requests, %d octets in, %d out",
+                    who,
+                    cause,
+                    figures.requests,
+                    figures.octets_received,
+                    figures.octets_sent,
+                )
 
-                def end(why: str) -> None:
-                    nonlocal cause
-                    cause = why
-                    nursery.cancel_scope.cancel()
 
-                if account.session_seconds is not None:
-                    nursery.start_soon(_watch_age, account.session_seconds, end)
-                if account.idle_seconds is not None:
-                    nursery.start_soon(_watch_idle, session, account.idle_seconds, end)
-                await session.serve()
-                end(session.cause or "the client has left")
-        finally:
-            figures = session.statistics()
-            _log.info(
-                "%s: closed (%s), %d requests, %d octets in, %d out",
-                who,
-                cause,
-                figures.requests,
-                figures.octets_received,
-                figures.octets_sent,
-            )
+async def _serve_within(session: Session, account: Account) -> str:
+    """Serve until the client leaves, or may stay no longer; return why it has ended."""
+    cause = ""
+    async with trio.open_nursery() as nursery:
+
+        def end(why: str) -> None:
+            nonlocal cause
+            cause = why
+            nursery.cancel_scope.cancel()
+
+        if account.session_seconds is not None:
+            nursery.start_soon(_watch_age, account.session_seconds, end)
+        if account.idle_seconds is not None:
+            nursery.start_soon(_watch_idle, session, account.idle_seconds, end)
+        await session.serve()
+        end(session.cause or "the client has left")
+    return cause
 
 
 async def _start_in(view: View, start: bytes, who: str) -> None:
