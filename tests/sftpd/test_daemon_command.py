@@ -37,7 +37,7 @@ def ad_hoc(place: Path, *words: str) -> Iterator[tuple[int, list[str]]]:
     )
     with process:
         assert process.stdout is not None
-        said = []
+        said: list[str] = []
         while not said or not said[-1].startswith("listening on"):
             said.append(process.stdout.readline().rstrip("\n"))
             assert said[-1], "it has ended"
