@@ -64,9 +64,11 @@ def parse_configuration(text: str, name: str, base: Path) -> Settings:
     """Return what a document says. `name` is what faults call it; files are relative to `base`."""
     try:
         data = tomllib.loads(text)
+        lines = lines_of(text.replace("\r\n", "\n"))
     except tomllib.TOMLDecodeError as exc:
         raise ConfigurationError([_undecoded(name, str(exc))]) from None
-    lines = lines_of(text.replace("\r\n", "\n"))
+    except RecursionError:
+        raise ConfigurationError([f"{name}: arrays or tables are nested too deep"]) from None
     try:
         document = Document.model_validate(data, context=base)
     except ValidationError as exc:

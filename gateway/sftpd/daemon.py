@@ -217,6 +217,8 @@ class _Daemon:
         except (CommandError, FrontError) as exc:
             for line in f"nothing was changed: {exc}".splitlines():
                 _log.error("%s", line)
+        except Exception:
+            _log.exception("a reload failed in a way that it must not")
         else:
             use_handler(handler)
             for key in _FOR_A_START:

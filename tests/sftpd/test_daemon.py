@@ -257,18 +257,22 @@ def test_root_becomes_somebody_else() -> None:
         for directory, mode in (("pub", 0o777), ("stage", 0o755)):
             (place / directory).mkdir()
             (place / directory).chmod(mode)
+        trees = remote("alice", place / "pub", path="/far")
+        trees += tree("alice", "local", str(place / "pub"), path="/near")
         daemon = Daemon(
             place / "d",
-            user("alice", trees=remote("alice", place / "pub")),
+            user("alice", trees=trees),
             before=for_everybody(place / "stage"),
             run_as="nobody",
         )
         with daemon:
-            daemon.sftp("alice", "mkdir made")
+            daemon.sftp(
+                "alice", "mkdir far/made", "put keys near/made/keys", "get near/made/keys back"
+            )
             for pid in (daemon.pid, *descendants(daemon.pid)):
                 state = Path(f"/proc/{pid}/status").read_text()
                 assert "Uid:\t65534\t65534\t65534\t65534\n" in state
                 assert "Groups:\t65534 \n" in state or "Groups:\t \n" in state
                 assert "NoNewPrivs:\t1\n" in state
                 assert "CapPrm:\t0000000000000000\n" in state
-        assert (place / "pub/made").stat().st_uid == 65534
+        assert (place / "pub/made/keys").stat().st_uid == 65534

@@ -250,6 +250,10 @@ def test_no_toml() -> None:
     ]
 
 
+def test_nesting_without_end() -> None:
+    assert faults(f"a = {'[' * 100_000}") == ["g.toml: arrays or tables are nested too deep"]
+
+
 def test_lines_end_as_they_like() -> None:
     (fault,) = faults(SMALL.replace("\n", "\r\n") + "x = 1\r\n")
     assert fault.startswith("g.toml:7: users.alice.trees[1].x: ")
