@@ -69,6 +69,7 @@ class ServedAccount:
         self._changed = trio.Event()
         self._sound = len(account.trees)
         self._scope = trio.CancelScope()
+        self._is_given_up = False
 
     # For sessions.
 
@@ -99,9 +100,12 @@ class ServedAccount:
         self._change()
 
     def end_sessions(self) -> None:
-        """Cancel the sessions that there are."""
+        """Cancel the sessions that there are; those that wait for the trees wait in vain."""
         for scope in self._sessions:
             scope.cancel()
+        if not self.ready.is_set():
+            self._is_given_up = True
+            self._scope.cancel()
 
     def _change(self) -> None:
         self._changed.set()
@@ -115,7 +119,7 @@ class ServedAccount:
             self._scope.deadline = trio.current_time() + BUILD_SECONDS
             with self._scope:
                 await self._live()
-            if self._scope.cancelled_caught:
+            if self._scope.cancelled_caught and not self._is_given_up:
                 self._failed(CommandError(Status.UNREACHABLE, "its trees take too long"))
         except Exception as exc:
             self._failed(exc)

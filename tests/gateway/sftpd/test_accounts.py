@@ -240,6 +240,22 @@ async def test_the_end_gives_sessions_some_time(autojump_clock: MockClock) -> No
                     nursery.cancel_scope.cancel()
 
 
+async def test_the_end_does_not_wait_for_trees_that_are_being_built() -> None:
+    tree = TreeSettings(b"/", "psshfs", ":/", ("sftp_server=sleep 1000",))
+
+    async def come() -> None:
+        with pytest.raises(AccountError, match="cannot be had"):
+            async with accounts.session("alice"):
+                pass
+
+    with trio.fail_after(20):
+        async with serving(settings(account("alice", tree))) as accounts:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(come)
+                await eventually(lambda: accounts.sessions == {"alice": 1})
+                await accounts.close(0.1)
+
+
 async def test_a_ledger_outlives_the_trees_but_no_contest(tmp_path: Path) -> None:
     policies = Policies(tmp_path)
     tree = TreeSettings(
