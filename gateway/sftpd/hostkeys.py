@@ -40,7 +40,7 @@ class HostKey:
     path: Path
     type: str
     fingerprint: str
-    private: bytes = field(repr=False)
+    private: bytes = field(repr=False, compare=False)
 
 
 def load_host_keys(files: Sequence[Path], state: Path) -> list[HostKey]:

@@ -19,6 +19,7 @@ import asyncssh
 from asyncssh.packet import SSHPacket, String
 
 from .access import is_weak_signature
+from .relay import READ_SIZE
 
 if TYPE_CHECKING:
     from .door import Door
@@ -35,10 +36,10 @@ _SLICE: Final = 1 << 15
 """Octets that asyncssh gets at once: it moves what is behind a packet for each one."""
 BACKLOG_MAX: Final = 1 << 20
 """Octets that may wait while asyncssh is busy with a packet."""
-UNSENT_MAX: Final = 4 << 20
-"""Octets of answers that a client may leave unread beside the data of its sessions."""
 UNSENT_HIGH: Final = 1 << 20
 """Octets above which the sessions of the connection send no more, until they are read."""
+UNSENT_MAX: Final = 1 << 20
+"""Octets that a client may leave unread above that, beside what its sessions had ready."""
 DEFERRED_MAX: Final = 10000
 """Packets that may wait for the end of a key exchange."""
 REQUESTS_MAX: Final = 64
@@ -124,11 +125,16 @@ class Connection(asyncssh.SSHServerConnection):
         self.create_task(self._make_keepalive_request())
 
     def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
-        """Note what nobody foresaw, once, and end the connection."""
+        """Note what nobody foresaw, once, and end the connection.
+
+        What cannot be decoded is foreseen: asyncssh raises it here or there as it comes.
+        """
+        exc_info = exc_info or sys.exc_info()
+        if isinstance(exc_info[1], ValueError):
+            self.give_up(f"Malformed packet ({exc_info[1]})")
+            return
         _log.error(
-            "%s: asyncssh failed in a way that it must not",
-            self._door.label,
-            exc_info=exc_info or sys.exc_info(),
+            "%s: asyncssh failed in a way that it must not", self._door.label, exc_info=exc_info
         )
         super().internal_error(exc_info, error_logger)
 
@@ -154,7 +160,9 @@ class Connection(asyncssh.SSHServerConnection):
     def _send(self, data: bytes) -> None:
         super()._send(data)
         if self._is_clogged and self._transport is not None:
-            if self._transport.get_write_buffer_size() > UNSENT_HIGH + UNSENT_MAX:
+            # What a session has in asyncssh's hands leaves when the client's window allows.
+            ready = self._door.sessions_max * 2 * READ_SIZE
+            if self._transport.get_write_buffer_size() > UNSENT_HIGH + UNSENT_MAX + ready:
                 self.give_up("it asks on and on, and reads no answers")
 
     def pause_writing(self) -> None:
@@ -190,6 +198,8 @@ class Connection(asyncssh.SSHServerConnection):
             raise asyncssh.DisconnectError(_TOO_MANY, "Too many requests", "")
         if begin_auth and self._requests > 1:
             raise asyncssh.ProtocolError("The user name must not change")
+        # paramiko asks for the service anew before each attempt, and sshd does not mind.
+        self._next_service = b"ssh-userauth"
         await super()._finish_userauth(begin_auth, method, packet)
 
     def send_userauth_failure(self, partial_success: bool) -> None:

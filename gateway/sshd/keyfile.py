@@ -31,10 +31,11 @@ def read_key_file(path: Path, owner: int | None) -> list[str]:
         return []
     except (OSError, RuntimeError) as exc:
         raise BadFile(f"{path}: {getattr(exc, 'strerror', None) or exc}") from None
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode):
+        os.close(fd)
+        raise BadFile(f"{path} is no regular file")
     with open(fd, "rb") as file:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
-            raise BadFile(f"{path} is no regular file")
         _check(real, info, owners)
         for parent in real.parents:
             _check(parent, os.stat(parent), owners)

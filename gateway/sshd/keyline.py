@@ -18,15 +18,16 @@ from fnmatch import translate
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final
 
-KEY_TYPES: Final = (
-    "ssh-ed25519",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521",
-    "ssh-rsa",
-    "sk-ssh-ed25519@openssh.com",
-    "sk-ecdsa-sha2-nistp256@openssh.com",
-)
+KEY_TYPES: Final = {
+    "ssh-ed25519": 2,
+    "ecdsa-sha2-nistp256": 3,
+    "ecdsa-sha2-nistp384": 3,
+    "ecdsa-sha2-nistp521": 3,
+    "ssh-rsa": 3,
+    "sk-ssh-ed25519@openssh.com": 3,
+    "sk-ecdsa-sha2-nistp256@openssh.com": 4,
+}
+"""The types that count, and of how many strings their keys are made."""
 RSA_BITS_MIN: Final = 2048
 LINE_MAX: Final = 16384
 """Longest line, characters; the longest key, RSA with 16384 bits, has 2800."""
@@ -126,12 +127,13 @@ def _decode_key(type_: str, text: str) -> bytes:
 def check_key(type_: bytes, blob: bytes) -> None:
     """Check that a key is of a type and of a size that counts. Errors: `BadLine`."""
     parts = split_strings(blob)
-    if not parts or parts[0] != type_:
-        raise BadLine("the key is damaged, or of another type than the line says")
-    if type_.decode("ascii", "replace") not in KEY_TYPES:
+    count = KEY_TYPES.get(type_.decode("ascii", "replace"))
+    if count is None:
         raise BadLine("keys of its type do not count")
+    if len(parts) != count or parts[0] != type_:
+        raise BadLine("the key is damaged, or of another type than the line says")
     if type_ == b"ssh-rsa":
-        bits = int.from_bytes(parts[2], "big").bit_length() if len(parts) == 3 else 0
+        bits = int.from_bytes(parts[2], "big").bit_length()
         if bits < RSA_BITS_MIN:
             raise BadLine(f"an RSA key of {bits} bits; {RSA_BITS_MIN} are needed")
 

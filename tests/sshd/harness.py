@@ -47,10 +47,17 @@ class Running:
     """Numbers of sessions that have ended."""
     refuse: str = ""
     """What sessions are refused with."""
+    is_spring: bool = False
+    """Whether sessions send without end, and `sent` counts the octets."""
+    sent: int = 0
 
     @property
     def port(self) -> int:
         return self.front.addresses[0][1]
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.directory / "known_hosts"
 
     async def take(self, arrival: Arrival) -> None:
         """Echo what comes, until the client sends no more."""
@@ -63,23 +70,24 @@ class Running:
                 return
             stream = trio.SocketStream(sock)
             try:
+                while self.is_spring:
+                    self.sent += await sock.send(bytes(1 << 18))
                 async for data in stream:
                     await stream.send_all(data)
-            except trio.BrokenResourceError:
+            except (trio.BrokenResourceError, OSError):
                 pass
             finally:
                 self.ends.append(arrival.session)
 
     def ssh(self, *options: str, user: str = "alice", identity: Path | None = None) -> list[str]:
         """Return a command of the OpenSSH client that asks for SFTP."""
-        known = self.directory / "known_hosts"
         words = [find_program("ssh"), "-F", "none", "-p", str(self.port), "-l", user]
         for option in (
             *options,
             f"IdentityFile={identity or 'none'}",
             "IdentitiesOnly=yes",
             "IdentityAgent=none",
-            f"UserKnownHostsFile={known}",
+            f"UserKnownHostsFile={self.known_hosts}",
             "GlobalKnownHostsFile=none",
             "StrictHostKeyChecking=accept-new",
             "BatchMode=yes",
@@ -89,7 +97,11 @@ class Running:
         return [*words, "-s", "127.0.0.1", "sftp"]
 
     async def call(
-        self, *options: str, said: bytes = b"hello", **who: Any
+        self,
+        *options: str,
+        said: bytes = b"hello",
+        env: Mapping[str, str] | None = None,
+        **who: Any,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run the OpenSSH client and say something; what comes back is its output."""
         with trio.fail_after(LIMIT):
@@ -99,7 +111,20 @@ class Running:
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,
+                env=env,
             )
+
+    async def is_let_in_by(self, password: str, *, user: str = "alice") -> bool:
+        """Tell whether the OpenSSH client gets a session with a password."""
+        ask = self.directory / "askpass"
+        ask.write_text('#!/bin/sh\nprintf "%s\\n" "$SECRET"\n')
+        ask.chmod(0o700)
+        environment = {"SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force", "SECRET": password}
+        return await self.is_let_in(
+            *("BatchMode=no", "NumberOfPasswordPrompts=1", "PreferredAuthentications=password"),
+            user=user,
+            env={**os.environ, **environment},
+        )
 
     async def is_let_in(self, *options: str, **who: Any) -> bool:
         """Tell whether the OpenSSH client gets a session that echoes."""
