@@ -81,6 +81,14 @@ class FileServer(ABC):
     def error_note(self, kind: int, errno: int, text: str, cookie: Cookie) -> None:
         """Hear from the kernel that an answer broke the protocol (`ErrorNote` in `kind`)."""
 
+    def names_hold(self) -> bool:
+        """Return whether names that may be remembered still hold (ours).
+
+        False: some may not, since the last call, whatever their time-outs say; forget them. Who
+        does not ask gets no shorter truth than time-outs promise. Does not wait.
+        """
+        return True
+
     # The whole file system.
 
     @abstractmethod

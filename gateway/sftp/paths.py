@@ -140,6 +140,8 @@ class Paths:
             path = self.start + b"/" + path
         if len(path) >= PATH_MAX:
             raise VfsError(ENAMETOOLONG)
+        if not self._server.names_hold():
+            self._export.names_changed()
         found = Found(self._export)
         try:
             head, _, name = path.rpartition(b"/")

@@ -84,6 +84,11 @@ class Joined(Naming):
         if node is not None:
             node.server.error_note(kind, errno, text, node.cookie)
 
+    def names_hold(self) -> bool:
+        """See FileServer. Each is asked: each tells its news once."""
+        held = [tree.server.names_hold() for tree in self._trees if not tree.is_ended]
+        return all(held)
+
     # From a tree, to whoever is above.
 
     async def flush(

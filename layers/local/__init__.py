@@ -3,8 +3,9 @@
 Everything is done relative to descriptors of directories and one name at a time, and no name of
 another's choosing is ever followed: neither a link, nor "..", nor a rename leads out. The rights
 are the process's own, whoever asks: owners are shown as they are, what the process may not do
-fails. Other programs may change the tree at any time: no name and no attribute is remembered.
-What is mounted below the directory is part of the tree.
+fails. Other programs may change the tree at any time: no attribute may be remembered above, and
+names of directories only by who asks whether they hold. What is mounted below the directory is
+part of the tree.
 
 Vocabulary: a node's *place* is the directory and the name at which it was last seen; a *path
 descriptor* is one opened with O_PATH, which holds on to a node and cannot read or write it.
@@ -12,6 +13,7 @@ descriptor* is one opened with O_PATH, which holds on to a node and cannot read 
     libc         system calls that Python has not
     node         nodes, by cookie and by device and inode
     places       from a node to the host's file: descriptors of directories, kept and checked
+    watches      which directories others have moved
     attributes   from the host's attributes to ours
     pace         data: in place while that is quick, by threads when it is not
     openfile     descriptors of open files

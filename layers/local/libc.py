@@ -14,6 +14,16 @@ from typing import Any, Final, NamedTuple
 _UTIME_OMIT: Final = (1 << 30) - 2
 _FALLOC_FL_KEEP_SIZE: Final = 0x1
 _FALLOC_FL_PUNCH_HOLE: Final = 0x2
+_IN_NONBLOCK: Final = os.O_NONBLOCK
+_IN_CLOEXEC: Final = os.O_CLOEXEC
+_IN_ATTRIB: Final = 0x4
+_IN_DELETE_SELF: Final = 0x400
+_IN_MOVE_SELF: Final = 0x800
+_IN_ONLYDIR: Final = 0x01000000
+IN_IGNORED: Final = 0x8000
+"""An event that says that a watch has ended."""
+IN_DELETE: Final = 0x200
+IN_ISDIR: Final = 0x40000000
 _SECOND: Final = 10**9
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -38,6 +48,11 @@ _fallocate: Final = _declared(
     "fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64
 )
 _syncfs: Final = _declared("syncfs", ctypes.c_int)
+_inotify_init1: Final = _declared("inotify_init1", ctypes.c_int)
+_inotify_add_watch: Final = _declared(
+    "inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32
+)
+_inotify_rm_watch: Final = _declared("inotify_rm_watch", ctypes.c_int, ctypes.c_int)
 
 
 def _checked(result: int) -> int:
@@ -105,3 +120,22 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
 def syncfs(fd: int) -> None:
     """Write out everything of the file system in which `fd` lies."""
     _checked(_syncfs(fd))
+
+
+def inotify_init() -> int:
+    """Return a descriptor from which events can be read; reading does not wait."""
+    return _checked(_inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC))
+
+
+def inotify_add_watch(fd: int, path: bytes) -> int:
+    """Be told when a directory is moved, or replaced, or changed in its attributes.
+
+    And when a name in it is removed: a directory that somebody holds on to hears nothing of that.
+    """
+    mask = _IN_MOVE_SELF | IN_DELETE | _IN_DELETE_SELF | _IN_ATTRIB | _IN_ONLYDIR
+    return _checked(_inotify_add_watch(fd, path, mask))
+
+
+def inotify_rm_watch(fd: int, watch: int) -> None:
+    """End a watch."""
+    _checked(_inotify_rm_watch(fd, watch))

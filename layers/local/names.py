@@ -61,11 +61,22 @@ class NameOperations(AttrOperations):
             if name == b"..":
                 return self._above(node)
             st = os.stat(checked(name), dir_fd=self.places.directory(node), follow_symlinks=False)
+            info = self.newinfo(node, name, st)
+            if info.vtype == Vtype.VDIR:
+                return self._remembered(info)
+            return info
         except FileNotFoundError:
             return _MISSING
         except OSError as exc:
             raise failure(exc) from None
-        return self.newinfo(node, name, st)
+
+    def _remembered(self, info: Newinfo) -> Newinfo:
+        """Say how long a directory's name may be remembered; where that fails, for no time."""
+        try:
+            ttl = self.places.remembered_for(self.table.node(info.cookie))
+        except (VfsError, OSError):
+            return info  # it may not be searched, or it was moved just now
+        return info._replace(cn_ttl=ttl) if ttl else info
 
     def _above(self, node: Node) -> Newinfo:
         above = node if node is self.table.root else node.parent

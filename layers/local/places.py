@@ -23,6 +23,7 @@ from ...native.constants import Vtype
 from ...native.errors import VfsError
 from .attributes import failure, vtype_of
 from .node import Node, NodeTable, key_of
+from .watches import TTL, Watches
 
 FDS_MAX: Final = 256
 """How many path descriptors are kept."""
@@ -48,6 +49,7 @@ class Places:
         self._clock = clock
         self._fds_max = fds_max
         self._kept: OrderedDict[Node, None] = OrderedDict()
+        self.watches = Watches()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -100,6 +102,24 @@ class Places:
             yield fd, self.directory(other)
         finally:
             os.close(fd)
+
+    def remembered_for(self, node: Node) -> int:
+        """Return for how many ns the name of a directory that was found may be remembered."""
+        watches, parent = self.watches, node.parent
+        if watches.is_watched(node):
+            return TTL
+        if parent is None or not watches.may_watch():
+            return 0
+        if parent is self.table.root and not watches.is_watched(parent):
+            watches.watch(parent, proc(parent.fd))
+        if not watches.is_watched(parent):
+            return 0  # it is there that the removal of the directory is told
+        node.checked = 0
+        watches.watch(node, proc(self.directory(node)))
+        # Seen at its place when the watch had begun: whatever happens from now on is told.
+        node.checked = 0
+        self.directory(node)
+        return TTL if watches.is_watched(node) else 0
 
     # Nodes of all types.
 
@@ -194,6 +214,7 @@ class Places:
 
     def close(self) -> None:
         """Close all descriptors."""
+        self.watches.close()
         for node in list(self._kept):
             self._drop(node)
         root = self.table.root
@@ -215,6 +236,7 @@ class Places:
     def _dropped(self, node: Node) -> None:
         """Hear from the table that a node has gone."""
         self._drop(node)
+        self.watches.forget(node)
         if node.file is not None:
             node.file.dispose()
             node.file = None

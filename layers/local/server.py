@@ -60,6 +60,7 @@ class LocalStatistics(NamedTuple):
     nodes: int
     path_descriptors: int
     open_files: int
+    watches: int
     waits: int
 
 
@@ -141,6 +142,10 @@ class Local(ListOperations):
                 node.file = None
         self.places.close()
 
+    def names_hold(self) -> bool:
+        """See FileServer. Until it is asked for the first time nothing may be remembered."""
+        return self.places.watches.hold()
+
     # The rest of the nodes' operations.
 
     def reclaim(self, opc: Cookie, nlookup: int) -> None:
@@ -177,6 +182,7 @@ class Local(ListOperations):
             len(nodes),
             len(self.places),
             sum(node.file is not None for node in nodes),
+            len(self.places.watches),
             self.pace.waits,
         )
 

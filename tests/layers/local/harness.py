@@ -114,3 +114,4 @@ def served(place: Path, *, ro: bool = False, fds_max: int | None = None) -> Iter
         yield tree
         tree.forget_all()
         assert server.statistics()[:3] == (1, 0, 0), server.table.nodes
+        assert server.statistics().watches <= 1  # the root's

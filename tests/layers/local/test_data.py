@@ -126,10 +126,14 @@ async def test_what_is_not_in_memory_waits_in_a_thread(tmp_path: Path) -> None:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         assert await tree.read(f) == data
-        waits = tree.server.statistics().waits
-        assert waits > 0
-        assert await tree.read(f) == data
-        assert tree.server.statistics().waits == waits
+        assert tree.server.statistics().waits > 0
+        for _ in range(100):  # the host may have given pages to others meanwhile
+            waits = tree.server.statistics().waits
+            assert await tree.read(f) == data
+            if tree.server.statistics().waits == waits:
+                break
+        else:
+            raise AssertionError("it is never read in place")
         tree.server.close(f, FREAD, US)
 
 
