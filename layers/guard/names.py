@@ -214,6 +214,8 @@ class NameOperations(Checks):
         """See FileServer. RENAME at both places, DELETE for what is replaced.
 
         EACCES, too, where more would be allowed at the new place than at the old one, or below.
+        XXX: a file that somebody else makes at the new name between the caller's lookup and this is
+        replaced without DELETE; only a rename that refuses what is there would be right.
         """
         table = self._table
         node = self._alter(src, _RENAME)

@@ -74,8 +74,9 @@ class GuardSettings:
     `allow` is what is allowed where no rule says anything. `hidden` are patterns: one without a
     slash hides each name that it matches, at any depth; one with a slash is a path as those of
     rules. `quota_octets` and `quota_files` bound the sum of the sizes of all files and the number
-    of nodes without the root. `upload_rate` and `download_rate` are octets a second. None: no
-    bound.
+    of nodes without the root. `upload_rate` and `download_rate` are octets a second, for all
+    sessions together; None: no bound. What waits for its turn has asked already: below some 64 KiB
+    a second a client that asks for much at once runs into the time limit of a request.
     """
 
     rules: tuple[Rule, ...] = ()
