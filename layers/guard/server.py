@@ -68,11 +68,22 @@ class Guard(NameOperations):
         """See FileServer."""
         self._server.error_note(kind, errno, text, cookie)
 
+    def names_hold(self) -> bool:
+        """See FileServer."""
+        return self._server.names_hold()
+
     # The whole file system.
 
     async def statvfs(self) -> Statvfs:
         """See FileServer. Shows no more room than the quota has."""
-        found = await self._server.statvfs()
+        return self._shown(await self._server.statvfs())
+
+    async def statvfs_at(self, opc: Cookie) -> Statvfs:
+        """See FileServer. As `statvfs`."""
+        self._see(opc)
+        return self._shown(await self._server.statvfs_at(opc))
+
+    def _shown(self, found: Statvfs) -> Statvfs:
         if self._readonly:
             found = found._replace(flag=found.flag | _ST_RDONLY)
         if self._quota is None:
