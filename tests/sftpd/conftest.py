@@ -19,8 +19,9 @@ from ..support.sftpd import Daemon, user
 from ..support.sshd import Sshd, find_sftp_server
 
 HERE = Path(__file__).resolve().parent
-TREES = ("tmpfs", "psshfs", "sftpd")
-"""Behind sshd: files in memory, this machine by way of psshfs. By puffs_sftpd: files in memory."""
+TREES = ("tmpfs", "psshfs", "local", "sftpd")
+"""Behind sshd: files in memory, and this machine by way of psshfs and as it is. By puffs_sftpd:
+files in memory."""
 TIMEOUT = 60
 
 
@@ -142,7 +143,13 @@ def servers(
     """A server for each kind of tree."""
     found: dict[str, Server] = {}
     with ExitStack() as exits:
-        for tree, command in (("tmpfs", resident.command), ("psshfs", program()), ("sftpd", "")):
+        local = " ".join([*python_command("puffs_sftp_server"), "-t", "local", "/"])
+        for tree, command in (
+            ("tmpfs", resident.command),
+            ("psshfs", program()),
+            ("local", local),
+            ("sftpd", ""),
+        ):
             place = tmp_path_factory.mktemp(f"server-{tree}")
             sshd = Sshd(place, subsystem=command) if command else Daemon(place, user(Daemon.user))
             exits.enter_context(sshd)
@@ -165,7 +172,7 @@ def ground(
     tree: str = request.param
     local = tmp_path / "local"
     local.mkdir()
-    if tree == "psshfs":
+    if tree in ("psshfs", "local"):
         remote = tmp_path / "remote"
         remote.mkdir()
         yield Ground(servers[tree], str(remote), local, tree)
