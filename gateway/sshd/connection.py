@@ -95,6 +95,10 @@ class Connection(asyncssh.SSHServerConnection):
         door: Door,
     ) -> None:
         super().__init__(loop, options)
+        # Signatures with SHA-1 count neither way.
+        self._server_host_keys = self._server_host_keys.copy()
+        self._server_host_keys.pop(b"ssh-rsa", None)
+        self._server_host_key_algs = list(self._server_host_keys)
         self._protocol_factory = lambda: door
         self._door = door
         self._requests = 0
