@@ -58,16 +58,9 @@ def read_to_end(sock: socket.socket) -> bytes:
 
 
 @contextmanager
-def transport(served: Running, room: int = 0) -> Iterator[paramiko.Transport]:
-    """Give a connection of paramiko's, past the key exchange.
-
-    `room`: octets that the kernel takes for a client that does not read; 0: what it likes.
-    """
-    sock = socket.socket()
-    if room:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
-    sock.settimeout(LIMIT)
-    sock.connect(("127.0.0.1", served.port))
+def transport(served: Running) -> Iterator[paramiko.Transport]:
+    """Give a connection of paramiko's, past the key exchange."""
+    sock = socket.create_connection(("127.0.0.1", served.port), LIMIT)
     made = paramiko.Transport(sock)
     made.banner_timeout = LIMIT
     try:
@@ -300,8 +293,9 @@ async def test_a_flood(tmp_path: Path) -> None:
     """Who asks on and on and reads no answers is ended, before it costs much memory."""
 
     def flood() -> None:
-        with transport(served, 1 << 18) as client:
+        with transport(served) as client:
             client.auth_password("alice", "secret")
+            # With the kernel's own idea of a buffer: TCP itself gets stuck on a small one.
             stop_reading(client, stopped)
             packet = message(cMSG_CHANNEL_OPEN, "x" * 200, 1, 1 << 20, 1 << 15)
             try:
