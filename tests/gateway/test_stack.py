@@ -34,6 +34,7 @@ def test_reads_what_fits(text: str) -> None:
     assert "|".join(("puffs", *(e.name for e in parse_stack(text)))) == text
 
 
+THERE_ARE = "(there are puffs, p2k, psshfs, local, tmpfs, ext2fs and vnd)"
 NEAREST = "; the nearest stack that works is "
 
 
@@ -108,17 +109,17 @@ NEAREST = "; the nearest stack that works is "
         ),
         (
             "puffs|sshfs",
-            "there is no element 'sshfs' (there are puffs, p2k, psshfs, local, tmpfs, ext2fs and vnd)",
+            f"there is no element 'sshfs' {THERE_ARE}",
             "puffs|psshfs",
         ),
         (
             "puffs||psshfs",
-            "there is no element '' (there are puffs, p2k, psshfs, local, tmpfs, ext2fs and vnd)",
+            f"there is no element '' {THERE_ARE}",
             "puffs|psshfs",
         ),
         (
             "puffs|P2K|tmpf",
-            "there is no element 'P2K' (there are puffs, p2k, psshfs, local, tmpfs, ext2fs and vnd)",
+            f"there is no element 'P2K' {THERE_ARE}",
             "puffs|p2k|tmpfs",
         ),
     ],
