@@ -13,10 +13,11 @@ import copy
 import logging
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import asyncssh
-from asyncssh.packet import SSHPacket, String
+from asyncssh.packet import PacketDecodeError, SSHPacket, String
 
 from .access import is_weak_signature
 from .relay import READ_SIZE
@@ -42,9 +43,12 @@ UNSENT_MAX: Final = 1 << 20
 """Octets that a client may leave unread above that, beside what its sessions had ready."""
 DEFERRED_MAX: Final = 10000
 """Packets that may wait for the end of a key exchange."""
+PATIENCE_SECONDS: Final = 0.5
+"""How long a client may wait for us to begin the key exchange. All that were met begin at once."""
 REQUESTS_MAX: Final = 64
 """Requests of a login, of whatever kind."""
 _MSG_IGNORE: Final = 2
+_MSG_KEXINIT: Final = 20
 _TOO_MANY: Final = asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE
 
 
@@ -103,8 +107,52 @@ class Connection(asyncssh.SSHServerConnection):
         self._door = door
         self._requests = 0
         self._is_clogged = False
+        self._turn: asyncio.TimerHandle | None = None
+        """Set while we hold our first key exchange message back."""
         self.octets_received = 0
         """Since the beginning; that it grows is proof of life."""
+
+    # Which ciphers.
+
+    def _send_kexinit(self) -> None:
+        """Say what we have: the first time not before the client has, or takes too long to.
+
+        Of the ciphers that both have, the client's order decides, and OpenSSH's begins with
+        ChaCha20: in asyncssh three operations a packet in place of one. Who says last can leave out
+        what it would rather not have: 128 in place of 91 MB/s, 690 in place of 377 files/s made.
+        """
+        if self._session_id or self._client_kexinit or self._turn is not None:
+            super()._send_kexinit()
+        else:
+            self._turn = self._loop.call_later(PATIENCE_SECONDS, self._begin)
+
+    def _begin(self) -> None:
+        assert self._turn is not None
+        self._turn.cancel()
+        if self._transport is not None:
+            super()._send_kexinit()
+        self._turn = None
+
+    async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """Hear what the client has."""
+        if self._turn is not None:
+            with suppress(PacketDecodeError):  # asyncssh meets that, too
+                self._choose_cipher(copy.copy(packet))
+            self._begin()
+        await super()._process_kexinit(pkttype, pktid, packet)
+
+    def _choose_cipher(self, packet: SSHPacket) -> None:
+        """Keep of our ciphers the first that the client has for both directions."""
+        packet.get_bytes(16)
+        packet.get_namelist(), packet.get_namelist()
+        theirs = set(packet.get_namelist()).intersection(packet.get_namelist())
+        if common := [cipher for cipher in self._enc_algs if cipher in theirs]:
+            self._enc_algs = common[:1]
+
+    _packet_handlers: ClassVar = {
+        **asyncssh.SSHServerConnection._packet_handlers,
+        _MSG_KEXINIT: _process_kexinit,
+    }
 
     # What comes.
 

@@ -23,7 +23,7 @@ CIPHERS: Final = (
     "aes192-ctr",
     "aes256-ctr",
 )
-"""AES-GCM first, by what it costs; the client's order decides, and OpenSSH's begins elsewhere."""
+"""By what they cost; the first that a client has as well is taken (connection.py)."""
 KEY_EXCHANGES: Final = (
     "mlkem768x25519-sha256",
     "sntrup761x25519-sha512",

@@ -38,6 +38,24 @@ def _quiet_paramiko() -> Iterator[None]:
     logger.disabled = child.disabled = kept
 
 
+async def test_a_client_that_waits_for_us_to_begin(tmp_path: Path) -> None:
+    """We would rather hear first what it has, but not for ever."""
+
+    def ask() -> bytes:
+        with connected(served) as sock:
+            sock.sendall(b"SSH-2.0-patient\r\n")
+            greeting = sock.recv(65536)
+            while not greeting.endswith(b"\n"):
+                greeting += sock.recv(1)
+            return sock.recv(65536)
+
+    async with running(tmp_path, PERSON) as served:
+        packet = await trio.to_thread.run_sync(ask)
+        assert packet[5] == 20  # KEXINIT
+        for cipher in (b"aes128-gcm@openssh.com", b"chacha20-poly1305@openssh.com"):
+            assert cipher in packet
+
+
 @contextmanager
 def connected(served: Running) -> Iterator[socket.socket]:
     """Give a connection to the front."""
