@@ -97,6 +97,9 @@ need_for_tests() {
         need "$program" have "$program"
     done
     need putty-tools have psftp
+    need libglib2.0-bin have gio
+    need gvfs-backends test -x /usr/libexec/gvfsd-sftp
+    need dbus-daemon have dbus-run-session
     need systemd have systemd-analyze
     need libnet-sftp-foreign-perl perl -MNet::SFTP::Foreign -e 1
     need openssh-tests test -d /usr/lib/openssh/regress
