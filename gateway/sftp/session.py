@@ -87,7 +87,7 @@ class Session:
 
     `timeout`: seconds that the file server may take for one request, None for any time. `label`
     names the session in logs. `lingers`: the session is all that the process does, so that it may
-    keep the scheduler for itself for a moment (intake.py).
+    keep the scheduler for itself for a moment (intake.py); may change at any time.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Session:
         self._asks = not self._permitted.is_everything
         self._journal = journal
         self._label = label
-        self._lingers = lingers
+        self.lingers = lingers
         self._crew = Crew(
             self._work,
             timeout=timeout,
@@ -424,7 +424,7 @@ class Session:
         outbox.flush()
         if self._is_full:
             return False
-        linger = self._lingers and not (self._crew.waiting or outbox.queued)
+        linger = self.lingers and not (self._crew.waiting or outbox.queued)
         try:
             found = self._intake.take(linger=linger)
         except (RemoteProtocolError, OSError) as exc:

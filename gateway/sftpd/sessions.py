@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -36,6 +37,7 @@ class Reception:
         self._accounts = accounts
         self._recorder = recorder
         self._identities = Identities()
+        self._live: set[Session] = set()
         self._run = f"{int(time.time()):x}"
         """Tells sessions of this run of the daemon from those of others, in the audit."""
 
@@ -84,7 +86,8 @@ class Reception:
         cause = "ended by the gateway"
         with self._recorder.session(recorded, session, journal):
             try:
-                cause = await _serve_within(session, account)
+                with self._among_others(session):
+                    cause = await _serve_within(session, account)
             finally:
                 if journal is not None:
                     journal.cause = cause
@@ -97,6 +100,23 @@ class Reception:
                     figures.octets_received,
                     figures.octets_sent,
                 )
+
+
+    @contextmanager
+    def _among_others(self, session: Session) -> Iterator[None]:
+        """A session that is alone may keep the process to itself for moments."""
+        self._live.add(session)
+        self._share()
+        try:
+            yield
+        finally:
+            self._live.discard(session)
+            self._share()
+
+    def _share(self) -> None:
+        is_alone = len(self._live) == 1
+        for session in self._live:
+            session.lingers = is_alone
 
 
 async def _serve_within(session: Session, account: Account) -> str:

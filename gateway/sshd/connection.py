@@ -149,7 +149,7 @@ class Connection(asyncssh.SSHServerConnection):
         if common := [cipher for cipher in self._enc_algs if cipher in theirs]:
             self._enc_algs = common[:1]
 
-    _packet_handlers: ClassVar = {
+    _packet_handlers: ClassVar = {  # type: ignore[misc]
         **asyncssh.SSHServerConnection._packet_handlers,
         _MSG_KEXINIT: _process_kexinit,
     }
