@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import pwd
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -64,6 +65,8 @@ def run_daemon(command: DaemonCommand) -> int:
     settings = command.load()
     use_handler(message_handler(settings.log, command.program))
     keep_large_buffers()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a session is one, what it opens more
     try:
         trio.run(_Daemon(command, settings).run)
     except Exception as exc:

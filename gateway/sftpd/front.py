@@ -38,6 +38,8 @@ from .workers import Worker, keep_worker
 
 _log = logging.getLogger(__name__)
 
+READY_SECONDS: Final = 30.0
+"""How long the first SSH process may take to take clients."""
 WORKERS_MAX: Final = 4
 """SSH processes, unless told otherwise: more of them feed no faster a gateway of one thread."""
 _FAREWELLS: Final = {
@@ -146,11 +148,16 @@ class SshFront:
             async with trio.open_nursery() as nursery:
                 for _ in range(size):
                     nursery.start_soon(self._keep_worker, nursery.cancel_scope)
-                await self._wait_ready()
-                self._nursery = nursery
-                for sockets in self._sockets.values():
-                    self._accept_from(sockets)
-                task_status.started()
+                with trio.move_on_after(READY_SECONDS):
+                    await self._wait_ready()
+                if any(worker.is_ready for worker in self._workers):
+                    self._nursery = nursery
+                    for sockets in self._sockets.values():
+                        self._accept_from(sockets)
+                    task_status.started()
+                else:
+                    self._trouble = self._trouble or "no SSH process starts; the log says why"
+                    nursery.cancel_scope.cancel()
         finally:
             self._nursery = None
             await self.aclose()

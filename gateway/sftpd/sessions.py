@@ -101,7 +101,6 @@ class Reception:
                     figures.octets_sent,
                 )
 
-
     @contextmanager
     def _among_others(self, session: Session) -> Iterator[None]:
         """A session that is alone may keep the process to itself for moments."""

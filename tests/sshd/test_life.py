@@ -287,6 +287,23 @@ async def test_a_start_that_is_wrong(tmp_path: Path) -> None:
         assert front.addresses == []
 
 
+async def test_no_ssh_process_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_watch: LogWatch
+) -> None:
+    """An interpreter that whom root becomes cannot reach, say."""
+    log_watch.expect("SSH process .* ended")
+    monkeypatch.setattr("sys.executable", "/nonexistent/python")
+    monkeypatch.setattr("syspuffs.gateway.sftpd.front.READY_SECONDS", 0.3)
+    front = SshFront(settings(tmp_path), {})
+    await front.open()
+
+    async def take(arrival: object) -> None:
+        raise AssertionError
+
+    with pytest.raises(FrontError, match="no SSH process starts"):
+        await front.serve(take)
+
+
 async def test_no_more_clients(
     tmp_path: Path, alice: Path, accounts: dict[str, Credentials]
 ) -> None:
