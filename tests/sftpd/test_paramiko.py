@@ -69,7 +69,7 @@ def own_tests(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_paramiko_tests_of_itself(own_tests: Path, servers: dict[str, Server]) -> None:
     sshd = servers["sftpd"].sshd
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null"]
-    command += ["--rootdir", own_tests.parent, "-rfE", "test_sftp.py", "test_sftp_big.py"]
+    command += ["--rootdir", str(own_tests.parent), "-rfE", "test_sftp.py", "test_sftp_big.py"]
     command += ["-k", " and ".join(f"not {name}" for name in DIFFERENT)]
     done = subprocess.run(
         command,
