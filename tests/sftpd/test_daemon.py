@@ -235,17 +235,26 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def for_everybody(stage: Path) -> list[str]:
-    """Return what runs a command where anybody can reach our interpreter, in root's home or not."""
-    program = Path(sys.executable).resolve()
-    hidden = [place for place in program.parents if not place.stat().st_mode & 0o001]
-    if not hidden:
+    """Return what runs a command where anybody can reach our interpreter and what it imports.
+
+    It may be in root's home, and tox keeps its folder to itself: in a name space of its own there
+    are, in place of directories that are closed, open ones with nothing in them but what is needed.
+    """
+    needed: dict[Path, Path] = {}
+    for place in (Path(sys.executable), Path(sys.executable).resolve()):
+        closed = [parent for parent in place.parents if not parent.stat().st_mode & 0o001]
+        if closed:
+            inner = closed[0] / place.relative_to(closed[0]).parts[0]
+            needed[inner] = closed[-1]
+    if not needed:
         return []
-    top = hidden[-1]
-    inner = top / program.relative_to(top).parts[0]
-    script = (
-        f"mount --bind {inner} {stage} && mount -t tmpfs -o mode=755 none {top} && "
-        f'mkdir {inner} && mount --bind {stage} {inner} && exec "$@"'
-    )
+    lines = ["set -e"]
+    for number, inner in enumerate(needed):
+        lines.append(f"mkdir {stage}/{number}; mount --rbind {inner} {stage}/{number}")
+    lines += [f"mount -t tmpfs -o mode=755 none {top}" for top in dict.fromkeys(needed.values())]
+    for number, inner in enumerate(needed):
+        lines.append(f"mkdir -p {inner}; mount --rbind {stage}/{number} {inner}")
+    script = "\n".join([*lines, 'exec "$@"'])
     return ["unshare", "--mount", "sh", "-c", script, "sh"]
 
 

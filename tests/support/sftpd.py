@@ -106,7 +106,15 @@ class Daemon:
                 stdout=log,
                 stderr=log,
             )
-        process = self._process
+        try:
+            self._begin(self._process)
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            raise
+        return self
+
+    def _begin(self, process: subprocess.Popen[bytes]) -> None:
         wait_until(lambda: process.poll() is not None or "listening on" in self.said(), PATIENCE)
         found = re.search(r"listening on [0-9.]+:(\d+)", self.said())
         assert found is not None, self.said()
@@ -119,7 +127,6 @@ class Daemon:
         )
         self.known_hosts.write_text(f"[{HOST}]:{self.port} {key.stdout}")
         (self.directory / "host_ed25519.pub").write_text(key.stdout)
-        return self
 
     def __exit__(
         self,
