@@ -1,6 +1,6 @@
 """Print ours beside sshfs, in one run on this machine (`tox -e bench`).
 
-    python tests/bench/run.py                    everything, under six minutes
+    python tests/bench/run.py                    everything, ten minutes
     python tests/bench/run.py --quick            less of everything, under a minute
     python tests/bench/run.py --rows read,write --mounts sshfs,ssh --rounds 9
 
@@ -54,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only-inside", action="store_true", help="only what needs no mount")
     parser.add_argument("--no-disks", action="store_true", help="leave out the disk images")
     parser.add_argument("--only-disks", action="store_true", help="only the disk images")
+    parser.add_argument("--no-served", action="store_true", help="leave out the SFTP end")
+    parser.add_argument("--only-served", action="store_true", help="only the SFTP end")
     parser.add_argument(
         "--strict", action="store_true", help="exit with status 1 when something owed is missing"
     )
@@ -89,7 +91,8 @@ def main() -> int:
     out.print()
     shortfalls: list[Shortfall] = []
     try:
-        if not options.only_inside and not options.only_disks:
+        only = options.only_inside or options.only_disks or options.only_served
+        if not only:
             report, interrupted = _measure(out, options, rows, contenders)
             report.print_speeds()
             report.print_costs()
@@ -97,13 +100,21 @@ def main() -> int:
             if interrupted:
                 out.print("interrupted: the table is of what there was until then", style="red")
                 return 130
-        if not options.only_inside and not options.no_disks:
+        if options.only_disks or (not only and not options.no_disks):
             from .disks import print_disks
 
             become_subreaper()
             out.print()
             shortfalls += print_disks(out, options.quick, options.rounds)
-        if not options.no_inside and not options.only_disks:
+        if options.only_served or (not only and not options.no_served):
+            from .served import print_daemons, print_programs
+
+            count = options.rounds or (1 if options.quick else 3)
+            out.print("\nServing SFTP, sshd in front of each", style="bold")
+            shortfalls += print_programs(count)
+            out.print("\nServing SFTP, each with the SSH that it brings along", style="bold")
+            shortfalls += print_daemons(count)
+        if options.only_inside or (not only and not options.no_inside):
             shortfalls += _inside(out, options.quick)
     except KeyboardInterrupt:
         return 130

@@ -39,6 +39,7 @@ from syspuffs.native import sftp
 from ..support.mounts import python_command
 from ..support.sshd import Sshd, find_sftp_server, make_key
 from .machine import describe
+from .report import Shortfall
 
 FILES = 300
 MAKE = sftp.FXF_WRITE | sftp.FXF_CREAT | sftp.FXF_TRUNC
@@ -374,12 +375,21 @@ def measure(
     return figures
 
 
-def print_figures(figures: dict[tuple[str, str], list[float]], peers: Sequence[str]) -> None:
-    """Print the medians, and ours beside each of `peers`."""
+OWED: Final = {"OpenSSH": 0.7}
+"""Of what others reach, with sshd in front of all."""
+OWED_DAEMON: Final = {"rclone": 1.0, "asyncssh": 1.5}
+"""The same for those that bring their own SSH."""
+
+
+def print_figures(
+    figures: dict[tuple[str, str], list[float]], owed: Mapping[str, float]
+) -> list[Shortfall]:
+    """Print the medians, and ours beside each peer; return where we reach less than is owed."""
     names = list(dict.fromkeys(server for _, server in figures))
-    peers = [peer for peer in peers if peer in names]
+    peers = [peer for peer in ("OpenSSH", "rclone", "asyncssh") if peer in names]
     head = "".join(f"{name:>10}" for name in names)
     print(f"\n{'':28}{head}" + "".join(f"  /{peer:<8}" for peer in peers))
+    shortfalls = []
     for row in ROWS:
         medians = {
             name: statistics.median(figures[row, name]) for name in names if (row, name) in figures
@@ -387,11 +397,43 @@ def print_figures(figures: dict[tuple[str, str], list[float]], peers: Sequence[s
         cells = "".join(
             f"{medians[name]:10.0f}" if name in medians else f"{'-':>10}" for name in names
         )
-        ratios = "".join(
-            f"  {medians['ours'] / medians[peer]:<9.2f}" if peer in medians else f"  {'-':<9}"
-            for peer in peers
-        )
+        ratios = ""
+        for peer in peers:
+            if peer not in medians:
+                ratios += f"  {'-':<9}"
+                continue
+            ratio = medians["ours"] / medians[peer]
+            ratios += f"  {ratio:<9.2f}"
+            if ratio < owed.get(peer, 0):
+                text = f"served, {row}: {ratio:.2f} of {peer}, owed {owed[peer]:.2f}"
+                shortfalls.append(Shortfall(True, text))
         print(f"{row:28}{cells}{ratios}")
+    return shortfalls
+
+
+def print_programs(rounds: int, *, direct: bool = False) -> list[Shortfall]:
+    """Measure what serves standard streams, behind sshd unless `direct`, and print it."""
+    with _memory() as memory:
+        servers = programs(memory)
+        streams = {server.name: server.argv for server in servers}
+        with contextlib.nullcontext(streams) if direct else over_sshd(servers) as reached:
+            figures = measure(servers, reached, memory, rounds)
+    return print_figures(figures, {} if direct else OWED)
+
+
+def print_daemons(rounds: int) -> list[Shortfall]:
+    """Measure what brings its own SSH, and print it."""
+    with _memory() as memory, daemons(memory) as (servers, reached):
+        return print_figures(measure(servers, reached, memory, rounds), OWED_DAEMON)
+
+
+@contextmanager
+def _memory() -> Iterator[str]:
+    memory = tempfile.mkdtemp(dir="/dev/shm")
+    try:
+        yield memory
+    finally:
+        shutil.rmtree(memory, ignore_errors=True)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -404,19 +446,10 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     for title, text in describe():
         print(f"{title:9}{text}")
-    memory = tempfile.mkdtemp(dir="/dev/shm")
-    try:
-        if args.daemon:
-            with daemons(memory) as (servers, reached):
-                figures = measure(servers, reached, memory, args.rounds)
-        else:
-            servers = programs(memory)
-            direct = {server.name: server.argv for server in servers}
-            with contextlib.nullcontext(direct) if args.direct else over_sshd(servers) as reached:
-                figures = measure(servers, reached, memory, args.rounds)
-    finally:
-        shutil.rmtree(memory)
-    print_figures(figures, ("OpenSSH", "rclone", "asyncssh"))
+    if args.daemon:
+        print_daemons(args.rounds)
+    else:
+        print_programs(args.rounds, direct=args.direct)
     return 0
 
 
