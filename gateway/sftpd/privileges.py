@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -53,7 +54,8 @@ def make_state(state: Path, user: pwd.struct_passwd | None) -> None:
 def become(user: pwd.struct_passwd | None) -> None:
     """Become `user` for good, groups and home with it; never again get rights from a program.
 
-    Errors: CommandError, and nothing must go on after it.
+    Errors: CommandError, and nothing must go on after it; also when the user cannot read the
+    program that we are: more of it is to be loaded, and SSH processes are started from it.
     """
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     if user is not None:
@@ -69,3 +71,10 @@ def become(user: pwd.struct_passwd | None) -> None:
         prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     if prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise CommandError(Status.FAILURE, f"no_new_privs: {os.strerror(ctypes.get_errno())}")
+    for place in (sys.executable, os.path.dirname(__file__)):
+        if user is not None and not os.access(place, os.R_OK | os.X_OK):
+            raise CommandError(
+                Status.FAILURE,
+                f"'{user.pw_name}', as whom we run, cannot read {place}; install this where "
+                "everybody can, or name another user to run as",
+            )
