@@ -47,9 +47,10 @@ def sftp(transport):
 """In place of paramiko's, which has a server of its own."""
 
 DIFFERENT = ("test_check", "test_big_file_renegotiate")
-"""check-file is an extension that OpenSSH does not have either. The other one, new keys in the midst
-of 1 MB, passes but for one run of some twenty, in which paramiko waited for its keys in vain; why is
-not known, and 270 changes of keys by paramiko in other ways did not show it. See test_life.py."""
+"""check-file is an extension that OpenSSH does not have either. The other one, new keys in the
+midst of 1 MB, passes but for one run of some twenty, in which paramiko waited for its keys in vain;
+why is not known, and 270 changes of keys by paramiko in other ways did not show it. test_life.py
+has new keys under load with OpenSSH's client."""
 
 
 @pytest.fixture(scope="module")
