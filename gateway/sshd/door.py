@@ -14,7 +14,7 @@ import asyncssh
 from .access import Access, Grant, OfferedKey
 from .connection import Channel, Connection
 from .control import Closed, Connect, Failure, Login, Message, Opened
-from .relay import READ_SIZE, Relay
+from .relay import READ_SIZE, SessionRelay
 from .settings import PASSWORD, PUBLIC_KEY, SshSettings
 
 if TYPE_CHECKING:
@@ -326,7 +326,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
     def __init__(self, door: Door, channel: Channel) -> None:
         self._door = door
         self._channel = channel
-        self._relay: Relay | None = None
+        self._relay: SessionRelay | None = None
         self.number = 0
         self.farewell = ""
         """What the client is told when its stream ends."""
@@ -339,7 +339,7 @@ class SftpSession(asyncssh.SSHServerSession[bytes]):
         if stream is None:
             return False
         loop = asyncio.get_running_loop()
-        self._relay = Relay(loop, stream, self._channel, self._stream_ended)
+        self._relay = SessionRelay(loop, stream, self._channel, self._stream_ended)
         for _ in range(self._door.holds):
             self._relay.hold()
         self._channel.set_write_buffer_limits(READ_SIZE)

@@ -1,4 +1,4 @@
-"""The pump's data path: octets of one SSH channel to a socket and back.
+"""Octets of one SSH channel to a socket and back: the data path of the pump, and of SSH servers.
 
 Copies and wake-ups are what this costs, so: what arrives in one turn of the loop leaves in one
 system call, sending is tried at once and a writer is registered only when the socket is full,
@@ -11,22 +11,22 @@ import asyncio
 import socket as _socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
-_READ_SIZE = 1 << 18
-"""Octets asked from the socket at once: one SFTP WRITE of OpenSSH's largest size and more."""
-_IOV = 64
+READ_SIZE: Final = 1 << 18
+"""Octets asked from the socket at once: one WRITE, or answer, with 255 KiB of data and more."""
+_IOV: Final = 64
 """Pieces sent by one system call."""
 
 
 class Channel(Protocol):
-    """What is needed of asyncssh's SSHClientChannel."""
+    """What is needed of asyncssh's SSHClientChannel or SSHServerChannel."""
 
     def write(self, data: bytes) -> None:
         """Send; never refuses, but asks the session to pause when much is queued."""
 
     def pause_reading(self) -> None:
-        """Deliver nothing more until resumed; the window then holds the server back."""
+        """Deliver nothing more until resumed; the window then holds the other side back."""
 
     def resume_reading(self) -> None:
         """Deliver again, what is queued first."""
@@ -55,7 +55,7 @@ class Relay:
         self._full = False
         self._held = False
         self.received = 0
-        """Octets that came from the server."""
+        """Octets that came from the channel."""
 
     def attach(self, channel: Channel) -> None:
         """Say which channel it is; before anything is delivered."""
@@ -72,10 +72,10 @@ class Relay:
         self._loop.remove_writer(self._fd)
         self._pieces.clear()
 
-    # Server to socket
+    # Channel to socket.
 
     def deliver(self, data: bytes) -> None:
-        """Take octets of the server; they leave with the batch, or soon when there is none."""
+        """Take octets of the channel; they leave with the batch, or soon when there is none."""
         self.received += len(data)
         self._pieces.append(data)
         if not (self._flush_due or self._full or self._batch):
@@ -124,21 +124,18 @@ class Relay:
             self._full = True
             assert self._channel is not None
             self._channel.pause_reading()
-            self._loop.add_writer(self._fd, self._resume)
+            self._loop.add_writer(self._fd, self._send)
         elif not pieces and self._full:
             self._full = False
             self._loop.remove_writer(self._fd)
             assert self._channel is not None
             self._channel.resume_reading()
 
-    def _resume(self) -> None:
-        self._send()
-
-    # Socket to server
+    # Socket to channel.
 
     def _read(self) -> None:
         try:
-            data = self._socket.recv(_READ_SIZE)
+            data = self._socket.recv(READ_SIZE)
         except BlockingIOError:
             return
         except OSError:
@@ -147,12 +144,12 @@ class Relay:
             self._end()
             return
         assert self._channel is not None
-        with suppress(OSError):  # closed by the server, which is about to be told
+        with suppress(OSError):  # closed by the other side; we are about to be told
             self._channel.write(data)
 
     def pause_writing(self) -> None:
-        """Read nothing more from the socket: the server takes nothing for now."""
-        if not self._held and self._channel is not None:
+        """Read nothing more from the socket: the other side takes nothing for now."""
+        if not self._held and self._channel is not None and self._ended is not None:
             self._held = True
             self._loop.remove_reader(self._fd)
 
