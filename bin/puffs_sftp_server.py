@@ -107,17 +107,8 @@ def _one_of(names: Sequence[str]) -> Callable[[str], str]:
 
 def _parser() -> CommandParser:
     parser = CommandParser(PROGRAM, _DESCRIPTION, _USAGE, _more)
+    parser.add_served_arguments()
     add = parser.add_argument
-    add("special", nargs="?", help="what to serve")
-    add("-t", dest="stack", metavar="STACK", help="elements joined by '|', top first")
-    add(
-        "-o",
-        dest="words",
-        metavar="WORD[,WORD...]",
-        action="append",
-        default=[],
-        help="words of the elements, see below; may be repeated, later wins, '\\,' is a comma",
-    )
     add(
         "-d",
         dest="start",

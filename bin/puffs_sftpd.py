@@ -152,17 +152,8 @@ def _ways_in(account: Account, settings: Settings) -> list[str]:
 
 def _parser() -> CommandParser:
     parser = CommandParser(PROGRAM, _DESCRIPTION, _USAGE, _more)
+    parser.add_served_arguments()
     add = parser.add_argument
-    add("special", nargs="?", help="what to serve")
-    add("-t", dest="stack", metavar="STACK", help="elements joined by '|', top first")
-    add(
-        "-o",
-        dest="words",
-        metavar="WORD[,WORD...]",
-        action="append",
-        default=[],
-        help="words of the elements, see below; may be repeated, later wins, '\\,' is a comma",
-    )
     add("--user", metavar="NAME", help="who may log in (who starts this)")
     add(
         "--key",

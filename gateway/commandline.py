@@ -44,14 +44,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def add_mount_arguments(self) -> None:
         """Add the arguments which every mounting command has."""
-        self.add_argument(
-            "-o",
-            dest="words",
-            metavar="WORD[,WORD...]",
-            action="append",
-            default=[],
-            help="mount options, see below; may be repeated, later wins, '\\,' is a comma",
-        )
+        self._add_words("mount options")
         self.add_argument(
             "-f", dest="foreground", action="store_true", help="stay in the foreground"
         )
@@ -61,6 +54,24 @@ class CommandParser(argparse.ArgumentParser):
             dest="verbose",
             action="store_true",
             help="print debugging messages; stays in the foreground",
+        )
+
+    def add_served_arguments(self) -> None:
+        """Add the arguments which every command has that serves a stack."""
+        self.add_argument("special", nargs="?", help="what to serve")
+        self.add_argument(
+            "-t", dest="stack", metavar="STACK", help="elements joined by '|', top first"
+        )
+        self._add_words("words of the elements")
+
+    def _add_words(self, what: str) -> None:
+        self.add_argument(
+            "-o",
+            dest="words",
+            metavar="WORD[,WORD...]",
+            action="append",
+            default=[],
+            help=f"{what}, see below; may be repeated, later wins, '\\,' is a comma",
         )
 
 
