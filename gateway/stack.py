@@ -20,6 +20,7 @@ from errno import EBUSY
 from typing import TYPE_CHECKING, Any, Final
 
 from ..native.errors import VfsError
+from . import between
 from .options import Settings, WordGroup, WordSpec, number, octal, octets, takes, text
 from .sshwords import PSSHFS_GROUP, SSH_GROUP
 from .status import CommandError, Status
@@ -79,6 +80,11 @@ class Element:
     def is_bottom(self) -> bool:
         """Whether nothing has to be below it."""
         return self.needs is None or self.may_end
+
+    @property
+    def passes(self) -> bool:
+        """Whether it stands between two of the same kind, so that a stack is one without it."""
+        return self.offers is self.needs
 
 
 @asynccontextmanager
@@ -244,6 +250,18 @@ ELEMENTS: Final[tuple[Element, ...]] = (
         "a file of the tree below as a disk",
         (VND_GROUP,),
     ),
+    Element("null", Face.FILE_SERVER, Face.FILE_SERVER, between.null, "passes everything on"),
+    Element(
+        "readonly", Face.FILE_SERVER, Face.FILE_SERVER, between.readonly, "refuses all changes"
+    ),
+    Element(
+        "throttle",
+        Face.FILE_SERVER,
+        Face.FILE_SERVER,
+        between.throttle,
+        "takes its time",
+        (between.THROTTLE_GROUP,),
+    ),
 )
 """All elements below the first `puffs`, which is the mount on the host itself."""
 
@@ -328,7 +346,7 @@ def _fitted(
 def _wish(above: Element) -> str:
     """Say what `above` needs below it and which elements would do."""
     assert above.needs is not None
-    fitting = _listed([e.name for e in ELEMENTS if e.offers is above.needs], "or")
+    fitting = _listed([e.name for e in ELEMENTS if e.offers is above.needs and not e.passes], "or")
     if above is _SERVED:
         return f"a stack that is served begins with {above.needs.value} ({fitting})"
     return f"'{above.name}' needs {above.needs.value} below it ({fitting})"

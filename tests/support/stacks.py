@@ -20,8 +20,8 @@ import trio
 from syspuffs.emul.kernel import Kernel
 from syspuffs.emul.tmpfs import TmpFs
 from syspuffs.gateway.sftp import exported
-from syspuffs.layers.joined import joined
 from syspuffs.layers.guard import EVERYTHING, GuardSettings, Rule, guarded
+from syspuffs.layers.joined import joined
 from syspuffs.layers.ops import FileServer
 from syspuffs.layers.p2k import p2k_over
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, mount_psshfs
@@ -29,7 +29,7 @@ from syspuffs.layers.puffs import puffs_over, puffs_over_socket, serve
 from syspuffs.native.constants import Vtype
 from syspuffs.native.records import Cookie, lookup_cn
 
-from . import syscalls
+from . import between, syscalls
 from .capabilities import SFTP_LACKS, USER_LACKS
 from .disks import check_image, ext2fs_build, over_frames, over_p2k, prepare_image
 from .host import OsTarget
@@ -352,6 +352,9 @@ STACKS: Final = (
     Stack("syscalls:tmpfs", build=syscalls_tmpfs, lacks=_TMPFS),
     Stack("p2k|tmpfs", build=p2k_tmpfs, lacks=_TMPFS),
     Stack("guard|p2k|tmpfs", build=guard_p2k_tmpfs, lacks=_TMPFS),
+    Stack("null|p2k|tmpfs", build=between.null_p2k_tmpfs, lacks=_TMPFS),
+    Stack("throttle|p2k|tmpfs", build=between.throttle_p2k_tmpfs, lacks=_TMPFS, brief=True),
+    Stack("readonly|p2k|tmpfs", build=between.readonly_p2k_tmpfs, lacks=_TMPFS, brief=True),
     Stack("p2k|puffs|p2k|tmpfs", build=p2k_puffs_p2k_tmpfs, lacks=_TMPFS),
     Stack("p2k|puffs|socket|p2k|tmpfs", build=p2k_puffs_socket_p2k_tmpfs, lacks=_TMPFS),
     Stack("joined|p2k|tmpfs", build=joined_p2k_tmpfs, lacks=_TMPFS),
