@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .options import WordGroup, WordSpec, number, octets, takes
+from .options import WordGroup, WordSpec, number, octets, takes, text
+from .status import CommandError, Status
 
 if TYPE_CHECKING:
     from ..layers.ops import FileServer
@@ -47,6 +50,17 @@ def _milliseconds(text: str) -> float:
     return number(text) / 1000
 
 
+def _file(value: str) -> str:
+    """Return a path that stays right when the process goes to the background."""
+    return os.path.abspath(text(value))
+
+
+def _kept(value: str) -> str:
+    if value not in ("length", "digest", "full"):
+        raise ValueError("give length, digest or full")
+    return value
+
+
 THROTTLE_GROUP: Final = WordGroup(
     "throttle options",
     {
@@ -63,3 +77,35 @@ async def throttle(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
     from ..layers.throttle import Pace, Throttle
 
     yield Throttle(below, Pace(**ground.settings[THROTTLE_GROUP.title]))
+
+
+TRACE_GROUP: Final = WordGroup(
+    "trace options",
+    {
+        "trace": WordSpec(takes("file", _file), "record everything in this file", "FILE"),
+        "trace_data": WordSpec(
+            takes("keep", _kept), "of file data: length (default), digest or full", "WHAT"
+        ),
+    },
+)
+
+
+@asynccontextmanager
+async def trace(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
+    """Build the element that writes everything down."""
+    from ..layers.trace import DataKept, traced
+
+    settings = ground.settings[TRACE_GROUP.title]
+    file = settings.get("file")
+    if file is None:
+        raise CommandError(Status.USAGE, "trace needs to be told where to write: -o trace=FILE")
+    try:
+        recording = traced(below, Path(file), DataKept(settings.get("keep", "length")))
+        async with recording as server:
+            yield server
+    except OSError as exc:
+        if exc.filename != file:
+            raise
+        raise CommandError(
+            Status.USAGE, f"option 'trace={file}': {exc.strerror}; give a file to write to"
+        ) from None

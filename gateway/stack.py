@@ -262,6 +262,14 @@ ELEMENTS: Final[tuple[Element, ...]] = (
         "takes its time",
         (between.THROTTLE_GROUP,),
     ),
+    Element(
+        "trace",
+        Face.FILE_SERVER,
+        Face.FILE_SERVER,
+        between.trace,
+        "writes down what is asked and answered",
+        (between.TRACE_GROUP,),
+    ),
 )
 """All elements below the first `puffs`, which is the mount on the host itself."""
 

@@ -12,6 +12,7 @@ from syspuffs.layers.ops import FileServer
 from syspuffs.layers.p2k import p2k_over
 from syspuffs.layers.readonly import Readonly
 from syspuffs.layers.throttle import Pace, Throttle
+from syspuffs.layers.trace import DataKept, events, traced
 
 from .server import ServerTarget
 from .target import Target
@@ -66,3 +67,23 @@ async def readonly_p2k_tmpfs(place: Path, fill: Fill | None) -> AsyncIterator[Ta
             target = ServerTarget(Readonly(below))
         yield target
         await target.server.unmount(0)
+
+
+@asynccontextmanager
+async def trace_p2k_tmpfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """What writes everything down; it has to be readable afterwards."""
+    file = place / "trace"
+    fs = TmpFs(mntfromname=b"none")
+    async with p2k_over(fs) as below:
+        async with traced(below, file, DataKept.FULL) as server:
+            target = ServerTarget(server)
+            if fill is not None:
+                await fill(target)
+                fs.mount.is_rdonly = True
+            yield target
+            await server.unmount(0)
+            recorder = server.recorder
+        assert not recorder.lost
+        found = list(events(file))
+        assert len(found) == recorder.written
+        assert found[-1].name == "unmount"
