@@ -12,6 +12,7 @@ from .options import WordGroup, WordSpec, number, octets, takes, text
 from .status import CommandError, Status
 
 if TYPE_CHECKING:
+    from ..layers.fault import Rules
     from ..layers.ops import FileServer
     from .stack import Ground
 
@@ -109,3 +110,61 @@ async def trace(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
         raise CommandError(
             Status.USAGE, f"option 'trace={file}': {exc.strerror}; give a file to write to"
         ) from None
+
+
+FAULT_GROUP: Final = WordGroup(
+    "fault options",
+    {
+        "faults": WordSpec(takes("file", _file), "rules of what is to go wrong", "FILE"),
+    },
+)
+
+
+def has_faults(ground: Ground) -> bool:
+    """Return whether there are rules; without, nothing about them is imported."""
+    return bool(ground.settings.get(FAULT_GROUP.title))
+
+
+def rules_of(ground: Ground) -> Rules:
+    """Return the rules that were given; none without the word. Errors: CommandError."""
+    from ..layers.fault import Rules, RulesError, parse_rules
+
+    file = ground.settings.get(FAULT_GROUP.title, {}).get("file")
+    if file is None:
+        return Rules()
+    try:
+        return parse_rules(Path(file).read_text())
+    except OSError as exc:
+        reason = exc.strerror
+    except (RulesError, UnicodeDecodeError) as exc:
+        reason = str(exc)
+    raise CommandError(Status.USAGE, f"option 'faults={file}': {reason}")
+
+
+@asynccontextmanager
+async def fault(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
+    """Build the element in which things go wrong."""
+    from ..layers.fault import Faulty
+
+    yield Faulty(below, rules_of(ground))
+
+
+@asynccontextmanager
+async def puffs_by_faulty_frames(below: Any, rules: Rules) -> AsyncIterator[Any]:
+    """Build a puffs whose frames go over a socket, on which things go wrong."""
+    import socket
+
+    import trio
+
+    from ..layers.fault import faulty_wire
+    from ..layers.puffs import puffs_over_socket, serve
+
+    ours, theirs = socket.socketpair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, below, theirs)
+        with ours:
+            async with (
+                faulty_wire(ours, "frames", rules) as wire,
+                puffs_over_socket(wire, below.kargs) as fs,
+            ):
+                yield fs

@@ -100,9 +100,15 @@ async def _p2k(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
 
 
 @asynccontextmanager
-async def _puffs(below: Any, _ground: Ground) -> AsyncIterator[Any]:
+async def _puffs(below: Any, ground: Ground) -> AsyncIterator[Any]:
     from ..layers.puffs import puffs_over
 
+    if between.has_faults(ground):
+        rules = between.rules_of(ground)
+        if rules.has("frames"):
+            async with between.puffs_by_faulty_frames(below, rules) as fs:
+                yield fs
+            return
     async with puffs_over(below) as fs:
         yield fs
 
@@ -218,20 +224,28 @@ async def _psshfs(_below: None, ground: Ground) -> AsyncIterator[FileServer]:
 
     settings = ground.settings
     told = remote(settings[PSSHFS_GROUP.title], settings[SSH_GROUP.title], readonly=ground.readonly)
-    async with remote_tree(ground.special, told) as server:
+    rules = between.rules_of(ground) if between.has_faults(ground) else None
+    async with remote_tree(ground.special, told, rules) as server:
         yield server
 
 
 ELEMENTS: Final[tuple[Element, ...]] = (
     Element("p2k", Face.FILE_SERVER, Face.FILE_SYSTEM, _p2k, "serves the file system below it"),
-    Element("puffs", Face.FILE_SYSTEM, Face.FILE_SERVER, _puffs, "mounts what is served below it"),
+    Element(
+        "puffs",
+        Face.FILE_SYSTEM,
+        Face.FILE_SERVER,
+        _puffs,
+        "mounts what is served below it",
+        (between.FAULT_GROUP,),
+    ),
     Element(
         "psshfs",
         Face.FILE_SERVER,
         None,
         _psshfs,
         "a tree of an SFTP server",
-        (PSSHFS_GROUP, SSH_GROUP),
+        (between.FAULT_GROUP, PSSHFS_GROUP, SSH_GROUP),
     ),
     Element("tmpfs", Face.FILE_SYSTEM, None, _tmpfs, "files in memory", (TMPFS_GROUP,)),
     Element(
@@ -269,6 +283,14 @@ ELEMENTS: Final[tuple[Element, ...]] = (
         between.trace,
         "writes down what is asked and answered",
         (between.TRACE_GROUP,),
+    ),
+    Element(
+        "fault",
+        Face.FILE_SERVER,
+        Face.FILE_SERVER,
+        between.fault,
+        "goes wrong as rules say",
+        (between.FAULT_GROUP,),
     ),
 )
 """All elements below the first `puffs`, which is the mount on the host itself."""

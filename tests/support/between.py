@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from syspuffs.emul.tmpfs import TmpFs
+from syspuffs.layers.fault import Faulty, Rule, Rules
 from syspuffs.layers.null import Null
 from syspuffs.layers.ops import FileServer
 from syspuffs.layers.p2k import p2k_over
@@ -87,3 +88,11 @@ async def trace_p2k_tmpfs(place: Path, fill: Fill | None) -> AsyncIterator[Targe
         found = list(events(file))
         assert len(found) == recorder.written
         assert found[-1].name == "unmount"
+
+
+@asynccontextmanager
+async def fault_p2k_tmpfs(place: Path, fill: Fill | None) -> AsyncIterator[Target]:
+    """Where something could go wrong, and does not."""
+    rules = Rules([Rule(path="/nobody-has-this-name", errno="EIO")])
+    async with _tmpfs_below(lambda below: Faulty(below, rules), fill) as target:
+        yield target

@@ -355,6 +355,7 @@ STACKS: Final = (
     Stack("null|p2k|tmpfs", build=between.null_p2k_tmpfs, lacks=_TMPFS),
     Stack("throttle|p2k|tmpfs", build=between.throttle_p2k_tmpfs, lacks=_TMPFS, brief=True),
     Stack("trace|p2k|tmpfs", build=between.trace_p2k_tmpfs, lacks=_TMPFS),
+    Stack("fault|p2k|tmpfs", build=between.fault_p2k_tmpfs, lacks=_TMPFS, brief=True),
     Stack("readonly|p2k|tmpfs", build=between.readonly_p2k_tmpfs, lacks=_TMPFS, brief=True),
     Stack("p2k|puffs|p2k|tmpfs", build=p2k_puffs_p2k_tmpfs, lacks=_TMPFS),
     Stack("p2k|puffs|socket|p2k|tmpfs", build=p2k_puffs_socket_p2k_tmpfs, lacks=_TMPFS),
