@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from ..gateway.commandline import CommandParser, checked, run_command
+from ..gateway.failures import explain
+from ..gateway.stack import Element, parse_served
 from ..gateway.status import CommandError, Status
 from ..gateway.tracing.filters import Filter, errnos, operations
 from ..layers.trace import Event, TraceError, events, growing
 
 PROGRAM: Final = "puffs_trace"
 
-_USAGE: Final = "%(prog)s {show,chrome} [options] trace"
+_USAGE: Final = "%(prog)s {show,chrome,replay,shrink} [options] trace"
 
 _DESCRIPTION: Final = """\
 Show what a mount with the element 'trace' was asked and what it answered. Such a mount is
@@ -28,9 +30,13 @@ Examples:
   puffs_trace show --op read,write --slower 10 /tmp/t
   puffs_trace show --path '/src/*' --errno ENOENT,EACCES /tmp/t
   puffs_trace chrome -o /tmp/t.json /tmp/t         (for ui.perfetto.dev)
+  puffs_trace replay -t psshfs -s host:/empty /tmp/t
+  puffs_trace shrink -t 'fault|p2k|tmpfs' -w faults=rules.toml /tmp/t
 
 Exit status:
-  0  done    1  the trace cannot be read    2  wrong command line"""
+  0  done; replay: no difference; shrink: a small trace was found
+  1  a difference; none for shrink; the trace cannot be read
+  2  wrong command line    3  a stack that does not fit    others: as mount_puffs"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,14 +52,18 @@ def entry() -> None:
 def _main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     try:
-        _COMMANDS[args.command](args)
+        return _COMMANDS[args.command](args)
     except OSError as exc:
         if isinstance(exc, BrokenPipeError):
             raise
         raise CommandError(Status.FAILURE, f"{exc.filename or args.trace}: {exc.strerror}") from exc
     except TraceError as exc:
         raise CommandError(Status.FAILURE, f"{args.trace}: {exc}") from exc
-    return Status.OK
+    except Exception as exc:
+        error = explain(exc)
+        if error is None:
+            raise
+        raise error from None
 
 
 def _parser() -> CommandParser:
@@ -78,7 +88,67 @@ def _parser() -> CommandParser:
     wishes.add_argument("--slower", type=float, metavar="MS", default=0.0, help="took longer")
     wishes.add_argument("--pid", type=int, help="asked for by this process")
     wishes.add_argument("--layer", type=int, metavar="N", help="seen by this layer; the first is 0")
+    again = parser.add_argument_group("replay and shrink")
+    again.add_argument(
+        "-t", dest="stack", metavar="STACK", help="do it again there: elements without 'puffs|'"
+    )
+    again.add_argument("-s", dest="special", metavar="SPECIAL", default="none")
+    again.add_argument(
+        "-w",
+        dest="words",
+        metavar="WORD[,WORD...]",
+        action="append",
+        default=[],
+        help="words of the elements, as mount_puffs has them behind -o",
+    )
+    again.add_argument("--paced", action="store_true", help="replay: in the trace's own time")
+    again.add_argument(
+        "--believed",
+        metavar="STACK",
+        default="p2k|tmpfs",
+        help="shrink: what is right is what this one does (p2k|tmpfs)",
+    )
     return parser
+
+
+def _layer(args: argparse.Namespace) -> list[Event]:
+    from ..gateway.tracing.again import of_one_layer
+
+    return list(filter(_filter(args).matches, of_one_layer(args.trace, args.layer or 0)))
+
+
+def _stack(args: argparse.Namespace) -> tuple[Element, ...]:
+    if args.stack is None:
+        raise CommandError(Status.USAGE, f"{args.command} needs a stack: -t STACK")
+    return parse_served(args.stack)
+
+
+def _replay(args: argparse.Namespace) -> int:
+    import trio
+
+    from ..gateway.tracing.again import replay_on
+
+    elements = _stack(args)
+    with _output(args) as out:
+        is_same = trio.run(
+            lambda: replay_on(
+                _layer(args), elements, args.special, args.words, out, paced=args.paced
+            )
+        )
+    return Status.OK if is_same else Status.FAILURE
+
+
+def _shrink(args: argparse.Namespace) -> int:
+    import trio
+
+    from ..gateway.tracing.again import shrink_on
+
+    elements, believed = _stack(args), parse_served(args.believed)
+    with _output(args) as out:
+        is_found = trio.run(
+            shrink_on, _layer(args), elements, believed, args.special, args.words, out
+        )
+    return Status.OK if is_found else Status.FAILURE
 
 
 def _errnos(text: str) -> frozenset[int]:
@@ -110,7 +180,7 @@ def _chosen(args: argparse.Namespace) -> Iterator[Event]:
     return filter(_filter(args).matches, events(args.trace))
 
 
-def _show(args: argparse.Namespace) -> None:
+def _show(args: argparse.Namespace) -> int:
     from ..gateway.tracing.text import line
 
     with _output(args) as out:
@@ -119,7 +189,7 @@ def _show(args: argparse.Namespace) -> None:
             layers = len({event.layer for event in found})
             for event in found:
                 print(line(event, layers=layers), file=out)
-            return
+            return Status.OK
         chosen = _filter(args)
         layers = 1
         with open(args.trace, "rb", buffering=0) as stream:
@@ -129,18 +199,22 @@ def _show(args: argparse.Namespace) -> None:
                 elif chosen.matches(growth):
                     layers = max(layers, growth.layer + 1)
                     print(line(growth, layers=layers), file=out)
+    return Status.OK
 
 
-def _chrome(args: argparse.Namespace) -> None:
+def _chrome(args: argparse.Namespace) -> int:
     from ..gateway.tracing.chrome import write_chrome
 
     with _output(args) as out:
         write_chrome(_chosen(args), out)
+    return Status.OK
 
 
-_COMMANDS: Final[dict[str, Callable[[argparse.Namespace], None]]] = {
+_COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "show": _show,
     "chrome": _chrome,
+    "replay": _replay,
+    "shrink": _shrink,
 }
 
 if __name__ == "__main__":

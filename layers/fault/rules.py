@@ -227,7 +227,7 @@ def checked(rule: Rule, number: int) -> None:
         raise RulesError(f"rule {rule.name or number}: {why}")
 
     values: dict[str, Any] = {name: getattr(rule, name) for name in _FAULTS}
-    given = [name for name, value in values.items() if value not in (None, False)]
+    given = [name for name, value in values.items() if value is not None and value is not False]
     if len(given) > 1:
         refuse(f"{given[0]} and {given[1]} are two faults; write two rules")
     if not given and not rule.delay:
