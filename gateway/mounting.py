@@ -48,6 +48,10 @@ def _nothing() -> None:
     pass
 
 
+def _goes() -> bool:
+    return False
+
+
 async def _nobody() -> None:
     pass
 
@@ -56,8 +60,8 @@ async def _nobody() -> None:
 class Attachment:
     """A built file server and where it is to be mounted.
 
-    `words` are the values of `-o` as they were given, for a mount request. `stay`: the foreground
-    is to wait until the mount ends. `mounted` is awaited when the host has mounted and nothing
+    `words` are the values of `-o` as they were given, for a mount request. `stay`, asked when
+    the mount is up: the foreground is to wait until it ends. `mounted` is awaited when the host has mounted and nothing
     has been asked of the server yet. `forget` drops what is remembered below; SIGHUP asks for it,
     as in NetBSD's psshfs.
     """
@@ -66,7 +70,7 @@ class Attachment:
     mountpoint: str
     host: HostOptions
     words: Sequence[str] = ()
-    stay: bool = False
+    stay: Callable[[], bool] = _goes
     mounted: Callable[[], Awaitable[None]] = _nobody
     forget: Callable[[], Awaitable[None]] = _nobody
 
@@ -249,7 +253,7 @@ class _Run:
             attachment.server,
             attachment.mountpoint,
             options,
-            ready=lambda: self._up(request_unmount, attachment.stay),
+            ready=lambda: self._up(request_unmount, attachment.stay()),
             mounted=attachment.mounted,
         )
 
@@ -261,7 +265,7 @@ class _Run:
         from ..native.errors import TransportError, VfsError
 
         kargs, host, command = attachment.server.kargs, attachment.host, self._command
-        stay = attachment.stay or command.foreground
+        stay = attachment.stay() or command.foreground
         request = MountRequest(
             directory=os.fsencode(attachment.mountpoint),
             mntflags=_MS_RDONLY if host.readonly else 0,

@@ -81,6 +81,11 @@ class Perfuse(FileOperations):
         """See FileServer."""
         self._notices.upcalls = upcalls
 
+    def request_unmount(self) -> None:
+        """Ask for an unmount from above; nothing before there is a mount."""
+        if self._notices.upcalls is not None:
+            self._notices.upcalls.unmount()
+
     async def statvfs(self) -> Statvfs:
         """See FileServer."""
         state: Statvfs = await self.ask(
