@@ -18,7 +18,7 @@ from ..layers.trace import Event, TraceError, events, growing
 
 PROGRAM: Final = "puffs_trace"
 
-_USAGE: Final = "%(prog)s {show,chrome,replay,shrink} [options] trace"
+_USAGE: Final = "%(prog)s {show,chrome,html,replay,shrink} [options] trace"
 
 _DESCRIPTION: Final = """\
 Show what a mount with the element 'trace' was asked and what it answered. Such a mount is
@@ -30,6 +30,7 @@ Examples:
   puffs_trace show --op read,write --slower 10 /tmp/t
   puffs_trace show --path '/src/*' --errno ENOENT,EACCES /tmp/t
   puffs_trace chrome -o /tmp/t.json /tmp/t         (for ui.perfetto.dev)
+  puffs_trace html -o /tmp/t.html /tmp/t
   puffs_trace replay -t psshfs -s host:/empty /tmp/t
   puffs_trace shrink -t 'fault|p2k|tmpfs' -w faults=rules.toml /tmp/t
 
@@ -210,9 +211,18 @@ def _chrome(args: argparse.Namespace) -> int:
     return Status.OK
 
 
+def _html(args: argparse.Namespace) -> int:
+    from ..gateway.tracing.report import write_report
+
+    with _output(args) as out:
+        write_report(_chosen(args), args.trace.name, out)
+    return Status.OK
+
+
 _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "show": _show,
     "chrome": _chrome,
+    "html": _html,
     "replay": _replay,
     "shrink": _shrink,
 }

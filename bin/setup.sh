@@ -93,7 +93,7 @@ need_for_tests() {
     need openssh-client have ssh
     need e2fsprogs have mke2fs
     need mount have losetup
-    for program in sshfs git rsync sqlite3 clang curl lftp rclone restic perl; do
+    for program in sshfs git rsync sqlite3 clang curl lftp rclone restic perl strace chromium; do
         need "$program" have "$program"
     done
     need putty-tools have psftp
@@ -155,6 +155,6 @@ install_checkout() {
         return
     fi
     say "syspuffs: building and installing the checkout"
-    "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$root"
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$root[report]"
     touch "$stamp"
 }
