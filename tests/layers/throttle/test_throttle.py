@@ -13,7 +13,6 @@ from syspuffs.native.records import Cookie, Cred, Vattr, lookup_cn
 from ..puffs.memserver import MemServer
 
 CRED = Cred(0, 0, (), 1)
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 async def file(below: MemServer) -> Cookie:
@@ -22,7 +21,7 @@ async def file(below: MemServer) -> Cookie:
     return made.cookie
 
 
-async def test_operations_a_second() -> None:
+async def test_operations_a_second(autojump_clock: trio.testing.MockClock) -> None:
     """A second's worth at once, then by and by, for all users together."""
     below = MemServer()
     server = Throttle(below, Pace(operations=10))
@@ -33,7 +32,7 @@ async def test_operations_a_second() -> None:
     assert trio.current_time() - start == pytest.approx(2.0)
 
 
-async def test_octets_a_second() -> None:
+async def test_octets_a_second(autojump_clock: trio.testing.MockClock) -> None:
     below = MemServer()
     cookie = await file(below)
     server = Throttle(below, Pace(octets=1000))
@@ -44,7 +43,7 @@ async def test_octets_a_second() -> None:
     assert trio.current_time() - start == pytest.approx(4.0)
 
 
-async def test_latency_and_what_is_free() -> None:
+async def test_latency_and_what_is_free(autojump_clock: trio.testing.MockClock) -> None:
     below = MemServer()
     server = Throttle(below, Pace(latency=0.5))
     start = trio.current_time()
@@ -55,7 +54,7 @@ async def test_latency_and_what_is_free() -> None:
     assert trio.current_time() - start == pytest.approx(0.5)
 
 
-async def test_a_cancelled_write_owes_nothing() -> None:
+async def test_a_cancelled_write_owes_nothing(autojump_clock: trio.testing.MockClock) -> None:
     below = MemServer()
     cookie = await file(below)
     server = Throttle(below, Pace(octets=1000))
