@@ -66,9 +66,7 @@ def served_ground(
     Errors: as `stack_command`, and CommandError for a password on standard input.
     """
     groups = _groups(elements)
-    settings = dict(
-        zip((group.title for group in groups), parse_words(words, groups), strict=True)
-    )
+    settings = dict(zip((group.title for group in groups), parse_words(words, groups), strict=True))
     if settings.get(PSSHFS_GROUP.title, {}).get("password_stdin"):
         raise CommandError(
             Status.USAGE, "password_stdin: standard input is the client's; give a key"

@@ -1,7 +1,7 @@
 """Passing: a file server that hands every operation on to the one below it.
 
 What the elements that stand between two file servers are made from (null, readonly, throttle,
-trace, fault, compare). Cookies are those of the server below, so nobody keeps a table.
+trace, fault). Cookies are those of the server below, so nobody keeps a table.
 
 The methods are no coroutine functions: they return the coroutine of the server below, which saves
 a frame on each step of each wait. Who overrides one writes `async def`, as in ops.py. An element

@@ -30,12 +30,11 @@ to a FUSE program. Operations there are called as in layers/ops.py, by the proto
     wire        the same for messages between two ends of a stream
 """
 
-from .rules import PLACES, Fault, Rule, Rules, RulesError, parse_rules
+from .rules import Fault, Rule, Rules, RulesError, parse_rules
 from .server import Faulty
 from .wire import faulty_wire
 
 __all__ = [
-    "PLACES",
     "Fault",
     "Faulty",
     "Rule",

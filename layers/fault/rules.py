@@ -23,7 +23,6 @@ from ...native.records import Buffer, Cred
 from ..operations import BY_NAME
 
 Place: TypeAlias = Literal["server", "frames", "sftp", "fuse"]
-PLACES: Final = ("server", "frames", "sftp", "fuse")
 
 LOSABLE: Final = frozenset(
     "write fsync sync rename remove rmdir setextattr deleteextattr fallocate fdiscard "
