@@ -96,6 +96,14 @@ need_for_tests() {
     for program in sshfs git rsync sqlite3 clang curl lftp rclone restic perl strace chromium; do
         need "$program" have "$program"
     done
+    for program in bindfs squashfuse fuseiso mergerfs fuse2fs; do
+        need "$program" have "$program"
+    done
+    need squashfs-tools have mksquashfs
+    need genisoimage have genisoimage
+    need unionfs-fuse have unionfs
+    need exfat-fuse have mount.exfat-fuse
+    need exfatprogs have mkfs.exfat
     need putty-tools have psftp
     need libnet-sftp-foreign-perl perl -MNet::SFTP::Foreign -e 1
     need openssh-tests test -d /usr/lib/openssh/regress

@@ -6,6 +6,7 @@ socket pair, which the program takes for /dev/fuse. Nothing else on the machine 
 
 from __future__ import annotations
 
+import getopt
 import os
 import socket as _socket
 import sys
@@ -23,6 +24,9 @@ _CALL_MAX: Final = 65536
 """Longest call of fusermount, octets: a path and mount options."""
 _CALL_SECONDS: Final = 10.0
 """How long a caller may take to say what he wants."""
+_SHORT: Final = "hVo:uqz"
+_LONG: Final = ("help", "version", "unmount", "lazy", "quiet", "auto-unmount", "comm-fd=")
+"""fusermount3's options; they may stand behind the mount point, as go-fuse has them."""
 
 
 class MountCall:
@@ -78,17 +82,22 @@ class Capture:
     def _answer(self, told: bytes, fds: list[int], reply: _socket.socket) -> None:
         cwd, *words = told.decode("utf-8", "surrogateescape").split("\0")
         comm = _socket.socket(fileno=fds[0]) if fds else None
-        options = [words[i + 1] for i in range(len(words) - 1) if words[i] == "-o"]
-        if "-u" in words or "--unmount" in words:
+        try:
+            flags, places = getopt.gnu_getopt(words, _SHORT, _LONG)
+        except getopt.GetoptError as exc:
+            flags, places = [], []
+            answer = f"1\0fusermount: {exc}".encode()
+        else:
+            answer = b"1\0fusermount: syspuffs does not know how to do that"
+        given = {name for name, _ in flags}
+        if given & {"-u", "--unmount"}:
             self.unmount()
             answer = b"0\0"
-        elif "-V" in words or "--version" in words:
+        elif given & {"-V", "--version"}:
             answer = b"0\0"
-        elif comm is None or not words:
-            answer = b"1\0fusermount: syspuffs does not know how to do that"
-        else:
-            directory = os.path.join(cwd, words[-1])
-            call = MountCall(directory, ",".join(options), reply, comm)
+        elif comm is not None and len(places) == 1:
+            options = ",".join(value for name, value in flags if name == "-o")
+            call = MountCall(os.path.join(cwd, places[0]), options, reply, comm)
             try:
                 self._wanted.send_nowait(call)
             except trio.WouldBlock:
