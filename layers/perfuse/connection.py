@@ -38,6 +38,8 @@ DATA_MAX: Final = 256 * 1024
 a send buffer (net.core.wmem_max, 208 KiB, doubled); Linux sends up to 1 MiB over /dev/fuse."""
 BACKLOG: Final = 64
 """Requests that may wait for the socket before callers have to wait, too."""
+COMPLAINTS_MAX: Final = 10
+"""How often a server may fill the log."""
 _BODY_MAX: Final = DATA_MAX + 4096
 _COPY_MAX: Final = 8192
 """Data up to here are copied out of the receive buffer; what is longer takes the buffer with it."""
@@ -121,7 +123,7 @@ class Slot:
         try:
             value = self._decode(body)
         except RemoteProtocolError as exc:
-            _log.warning("the FUSE server answered nonsense: %s", exc)
+            self._connection.complain("answered nonsense: %s", exc)
             self.finish(outcome.Error(VfsError(EIO, str(exc))))
         else:
             if self._is_done:
@@ -154,6 +156,7 @@ class Connection:
         self._wake = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
         self._idle = trio.lowlevel.ParkingLot()
+        self._complaints = 0
         self.broken = trio.Event()
         self.peer_pid = 0
         """Who answered first, by the kernel's word."""
@@ -298,7 +301,7 @@ class Connection:
         try:
             error, unique = fuse_replies.header(head[:total], total)
         except RemoteProtocolError as exc:
-            _log.warning("the FUSE server sent nonsense: %s", exc)
+            self.complain("sent nonsense: %s", exc)
             try:
                 (unique,) = _UNIQUE.unpack(head[:total])
             except StructError:
@@ -313,12 +316,18 @@ class Connection:
         slot = self._pending.pop(unique, None)
         if slot is None:
             if not unique & 1:  # an answer to an interrupt: the request was not there (EAGAIN)
-                _log.warning("the FUSE server answered what nobody asked: %d", unique)
+                self.complain("answered what nobody asked: %d", unique)
             return False
         slot.replied(-error, body[:length])
         if not self._pending:
             self._idle.unpark_all()
         return slot.takes_buffer and length > _COPY_MAX
+
+    def complain(self, text: str, what: object) -> None:
+        """Log what the server did wrong; after COMPLAINTS_MAX times for those who debug only."""
+        self._complaints += 1
+        level = logging.WARNING if self._complaints <= COMPLAINTS_MAX else logging.DEBUG
+        _log.log(level, "the FUSE server " + text, what)
 
     # The end.
 

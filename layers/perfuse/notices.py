@@ -43,7 +43,7 @@ class Notices:
         try:
             notice = fuse_replies.notification(body, code)
         except RemoteProtocolError as exc:
-            _log.warning("the FUSE server notified nonsense (%d): %s", code, exc)
+            self.connection.complain("notified nonsense: %s", exc)
             return
         if isinstance(notice, Retrieve):
             # Our pages are above, each kept by who can ask for it again: there are none to give.
