@@ -186,13 +186,15 @@ async def _request(
     """Return the mount request of the command; CommandError when it ends without one."""
     request: MountRequest | MountCall | None = None
     wrong: RemoteProtocolError | None = None
+    gone = trio.Event()
 
     async def receive(scope: trio.CancelScope) -> None:
         nonlocal request, wrong
         try:
             request = await receive_request(sock)
         except TransportBroken:
-            return  # all who held the other end have ended: the command's status says how
+            gone.set()  # all who held the other end have ended: the command's status says how
+            return
         except RemoteProtocolError as exc:
             wrong = exc
         scope.cancel()
@@ -209,6 +211,8 @@ async def _request(
         if await process.wait() != 0:
             nursery.cancel_scope.cancel()
         # With status 0 it may have left its server in the background, with the descriptor.
+        await gone.wait()
+        nursery.cancel_scope.cancel()
     if wrong is not None:
         raise CommandError(
             Status.WRAPPED_PROTOCOL,
@@ -221,8 +225,8 @@ async def _request(
         raise CommandError(_shell_status(process.returncode), "")
     raise CommandError(
         Status.NOTHING_MOUNTED,
-        f"{name} ended without mounting anything; it must be a FUSE program, or a mount command "
-        f"that knows {COMFD_ENV}, such as mount_psshfs",
+        f"{name} ended without mounting anything; it must be a mount command that knows "
+        f"{COMFD_ENV}, such as mount_psshfs, or a FUSE program",
     )
 
 

@@ -6,7 +6,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from errno import EIO, ENOENT, ENOTCONN
+from errno import EIO, ENOENT, ENOSYS, ENOTCONN
 
 import pytest
 import trio
@@ -29,6 +29,10 @@ def entry(nodeid: int, generation: int = 0, attr: bytes = FILE) -> bytes:
 SILENT = (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY)
 
 
+def absent(nodeid: int, body: bytes) -> int:
+    return -ENOSYS
+
+
 class Server:
     """The other end: answers by a table, by opcode; notes what was asked."""
 
@@ -48,7 +52,7 @@ class Server:
             self.asked.append((opcode, nodeid, body))
             if opcode in SILENT:
                 continue
-            answer = self.answers.get(opcode, lambda *_: -38)(nodeid, body)
+            answer = self.answers.get(opcode, absent)(nodeid, body)
             if answer is not None:
                 await self.reply(unique, answer)
 
