@@ -93,9 +93,17 @@ need_for_tests() {
     need openssh-client have ssh
     need e2fsprogs have mke2fs
     need mount have losetup
-    for program in sshfs git rsync sqlite3 clang curl lftp rclone restic perl; do
+    for program in sshfs git rsync sqlite3 clang curl lftp rclone restic perl strace chromium; do
         need "$program" have "$program"
     done
+    for program in bindfs squashfuse fuseiso mergerfs fuse2fs; do
+        need "$program" have "$program"
+    done
+    need squashfs-tools have mksquashfs
+    need genisoimage have genisoimage
+    need unionfs-fuse have unionfs
+    need exfat-fuse have mount.exfat-fuse
+    need exfatprogs have mkfs.exfat
     need putty-tools have psftp
     need libglib2.0-bin have gio
     need gvfs-backends test -x /usr/libexec/gvfsd-sftp
@@ -159,6 +167,6 @@ install_checkout() {
         return
     fi
     say "syspuffs: building and installing the checkout"
-    "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$root"
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$root[report]"
     touch "$stamp"
 }

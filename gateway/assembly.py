@@ -95,8 +95,9 @@ def served_ground(
 
 
 def _groups(elements: Sequence[Element]) -> list[WordGroup]:
-    """Return the words that the elements understand; the lower the element the earlier."""
-    return [group for element in reversed(elements) for group in element.groups]
+    """Return the words that the elements understand, once; the lower the element the earlier."""
+    groups = (group for element in reversed(elements) for group in element.groups)
+    return list({group.title: group for group in groups}.values())
 
 
 def mount_command(

@@ -48,6 +48,10 @@ def _nothing() -> bool:
     return False
 
 
+def _goes() -> bool:
+    return False
+
+
 async def _nobody() -> None:
     pass
 
@@ -56,17 +60,17 @@ async def _nobody() -> None:
 class Attachment:
     """A built file server and where it is to be mounted.
 
-    `words` are the values of `-o` as they were given, for a mount request. `stay`: the foreground
-    is to wait until the mount ends. `mounted` is awaited when the host has mounted and nothing
-    has been asked of the server yet. `forget` drops what is remembered below; SIGHUP asks for it,
-    as in NetBSD's psshfs.
+    `words` are the values of `-o` as they were given, for a mount request. `stay`, asked before
+    and when the mount is up: the foreground is to wait until it ends. `mounted` is awaited when
+    the host has mounted and nothing has been asked of the server yet. `forget` drops what is
+    remembered below; SIGHUP asks for it, as in NetBSD's psshfs.
     """
 
     server: FileServer
     mountpoint: str
     host: HostOptions
     words: Sequence[str] = ()
-    stay: bool = False
+    stay: Callable[[], bool] = _goes
     mounted: Callable[[], Awaitable[None]] = _nobody
     forget: Callable[[], Awaitable[None]] = _nobody
 
@@ -247,8 +251,7 @@ class _Run:
         )
 
         check_allowed(options)
-        stay = attachment.stay or self._command.foreground
-        if stay:
+        if self._command.foreground or attachment.stay():
             self._stay()
         # From the first request on, before we know that it was answered: programs may be at work.
         self._unmount = request_unmount
@@ -256,7 +259,7 @@ class _Run:
             attachment.server,
             attachment.mountpoint,
             options,
-            ready=lambda: self._up(stay),
+            ready=lambda: self._up(attachment.stay()),
             mounted=attachment.mounted,
         )
 
@@ -268,7 +271,7 @@ class _Run:
         from ..native.errors import TransportError, VfsError
 
         kargs, host, command = attachment.server.kargs, attachment.host, self._command
-        stay = attachment.stay or command.foreground
+        stay = attachment.stay() or command.foreground
         request = MountRequest(
             directory=os.fsencode(attachment.mountpoint),
             mntflags=_MS_RDONLY if host.readonly else 0,
@@ -311,7 +314,11 @@ class _Run:
         self._is_up = True
         if not self._command.verbose:
             logging.getLogger().setLevel(logging.WARNING)
-        if not stay:
+        if self._stays:
+            return
+        if stay:
+            self._stay()
+        else:
             self._let_go(self._foreground.mounted)
 
     def _let_go(self, tell: Callable[[], None]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, fields
 from errno import EACCES, ECONNRESET, ENOENT, ENOTCONN, ENOTDIR, EPERM, EPIPE, EPROTO, ETIMEDOUT
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,7 @@ from .sshwords import later_first
 from .status import CommandError, Status
 
 if TYPE_CHECKING:
+    from ..layers.fault import Rules
     from ..layers.ops import FileServer
 
 
@@ -55,19 +57,23 @@ def remote(psshfs: Settings, ssh: Settings, *, readonly: bool) -> Remote:
 
 
 @asynccontextmanager
-async def remote_tree(special: str, remote: Remote) -> AsyncIterator[FileServer]:
+async def remote_tree(
+    special: str, remote: Remote, rules: Rules | None = None
+) -> AsyncIterator[FileServer]:
     """Connect to `special` (`[user@]host:[path]`) and serve the tree that it names.
+
+    What goes wrong on the stream by `rules` (place "sftp") goes wrong from the first packet on.
 
     Errors: TargetError, ConnectError, and CommandError for a path that cannot be served.
     """
     from ..layers.psshfs import mount_psshfs
 
     target = parse_target(special, local=remote.ssh.sftp_server is not None)
-    async with open_stream(target, remote.ssh) as stream:
+    async with open_stream(target, remote.ssh) as stream, _wire(stream.socket, rules) as wire:
         is_served = False
         try:
             async with mount_psshfs(
-                stream.socket,
+                wire,
                 target.path,
                 remote.psshfs,
                 mntfromname=special.encode("utf-8", "surrogateescape"),
@@ -81,6 +87,14 @@ async def remote_tree(special: str, remote: Remote) -> AsyncIterator[FileServer]
             if failure.errno in _CONNECTION_ENDED:
                 raise await stream.explain_end() from failure
             raise _refused(failure, target) from failure
+
+
+def _wire(sock: socket.socket, rules: Rules | None) -> AbstractAsyncContextManager[socket.socket]:
+    if rules is None or not rules.has("sftp"):
+        return nullcontext(sock)
+    from ..layers.fault import faulty_wire
+
+    return faulty_wire(sock, "sftp", rules)
 
 
 _CONNECTION_ENDED: Final = frozenset({ENOTCONN, EPIPE, ECONNRESET})

@@ -21,6 +21,7 @@ from errno import EBUSY
 from typing import TYPE_CHECKING, Any, Final
 
 from ..native.errors import VfsError
+from . import between
 from .options import Settings, WordGroup, WordSpec, number, octal, octets, takes, text
 from .sshwords import PSSHFS_GROUP, SSH_GROUP
 from .status import CommandError, Status
@@ -81,6 +82,11 @@ class Element:
         """Whether nothing has to be below it."""
         return self.needs is None or self.may_end
 
+    @property
+    def passes(self) -> bool:
+        """Whether it stands between two of the same kind, so that a stack is one without it."""
+        return self.offers is self.needs
+
 
 @asynccontextmanager
 async def _p2k(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
@@ -95,9 +101,15 @@ async def _p2k(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
 
 
 @asynccontextmanager
-async def _puffs(below: Any, _ground: Ground) -> AsyncIterator[Any]:
+async def _puffs(below: Any, ground: Ground) -> AsyncIterator[Any]:
     from ..layers.puffs import puffs_over
 
+    if between.has_faults(ground):
+        rules = between.rules_of(ground)
+        if rules.has("frames"):
+            async with between.puffs_by_faulty_frames(below, rules) as fs:
+                yield fs
+            return
     async with puffs_over(below) as fs:
         yield fs
 
@@ -213,7 +225,8 @@ async def _psshfs(_below: None, ground: Ground) -> AsyncIterator[FileServer]:
 
     settings = ground.settings
     told = remote(settings[PSSHFS_GROUP.title], settings[SSH_GROUP.title], readonly=ground.readonly)
-    async with remote_tree(ground.special, told) as server:
+    rules = between.rules_of(ground) if between.has_faults(ground) else None
+    async with remote_tree(ground.special, told, rules) as server:
         yield server
 
 
@@ -233,14 +246,21 @@ async def _local(_below: None, ground: Ground) -> AsyncIterator[FileServer]:
 
 ELEMENTS: Final[tuple[Element, ...]] = (
     Element("p2k", Face.FILE_SERVER, Face.FILE_SYSTEM, _p2k, "serves the file system below it"),
-    Element("puffs", Face.FILE_SYSTEM, Face.FILE_SERVER, _puffs, "mounts what is served below it"),
+    Element(
+        "puffs",
+        Face.FILE_SYSTEM,
+        Face.FILE_SERVER,
+        _puffs,
+        "mounts what is served below it",
+        (between.FAULT_GROUP,),
+    ),
     Element(
         "psshfs",
         Face.FILE_SERVER,
         None,
         _psshfs,
         "a tree of an SFTP server",
-        (PSSHFS_GROUP, SSH_GROUP),
+        (between.FAULT_GROUP, PSSHFS_GROUP, SSH_GROUP),
     ),
     Element("local", Face.FILE_SERVER, None, _local, "a directory of this machine"),
     Element("tmpfs", Face.FILE_SYSTEM, None, _tmpfs, "files in memory", (TMPFS_GROUP,)),
@@ -259,6 +279,34 @@ ELEMENTS: Final[tuple[Element, ...]] = (
         _vnd,
         "a file of the tree below as a disk",
         (VND_GROUP,),
+    ),
+    Element("null", Face.FILE_SERVER, Face.FILE_SERVER, between.null, "passes everything on"),
+    Element(
+        "readonly", Face.FILE_SERVER, Face.FILE_SERVER, between.readonly, "refuses all changes"
+    ),
+    Element(
+        "throttle",
+        Face.FILE_SERVER,
+        Face.FILE_SERVER,
+        between.throttle,
+        "takes its time",
+        (between.THROTTLE_GROUP,),
+    ),
+    Element(
+        "trace",
+        Face.FILE_SERVER,
+        Face.FILE_SERVER,
+        between.trace,
+        "writes down what is asked and answered",
+        (between.TRACE_GROUP,),
+    ),
+    Element(
+        "fault",
+        Face.FILE_SERVER,
+        Face.FILE_SERVER,
+        between.fault,
+        "goes wrong as rules say",
+        (between.FAULT_GROUP,),
     ),
 )
 """All elements below the first `puffs`, which is the mount on the host itself."""
@@ -344,7 +392,7 @@ def _fitted(
 def _wish(above: Element) -> str:
     """Say what `above` needs below it and which elements would do."""
     assert above.needs is not None
-    fitting = _listed([e.name for e in ELEMENTS if e.offers is above.needs], "or")
+    fitting = _listed([e.name for e in ELEMENTS if e.offers is above.needs and not e.passes], "or")
     if above is _SERVED:
         return f"a stack that is served begins with {above.needs.value} ({fitting})"
     return f"'{above.name}' needs {above.needs.value} below it ({fitting})"

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import trio
@@ -24,7 +24,9 @@ from ..layers.p2k import p2k_over
 from ..layers.puffs import puffs_over_socket
 from ..layers.puffs.comfd import COMFD_ENV, MountRequest, answer, receive_request
 from ..native.errors import RemoteProtocolError, TransportBroken
+from .capture import Capture, MountCall, captured
 from .failures import errno_of, explain
+from .fuseprogram import FuseProgram
 from .mounting import Attachment
 from .options import HOST_GROUP, HostOptions, host_options, parse_words
 from .status import CommandError, Status
@@ -36,24 +38,41 @@ _LEAVE_SECONDS: Final = 10.0
 _TERM_SECONDS: Final = 5.0
 """Time between SIGTERM and SIGKILL."""
 _MS_RDONLY: Final = 1
+_OURS: Final = ("mount_psshfs", "mount_puffs", "syspuffs")
 
 
 @asynccontextmanager
 async def wrapped(argv: Sequence[str], words: Sequence[str]) -> AsyncIterator[Attachment]:
     """Run `argv` and yield what it serves, over one more `p2k|puffs`.
 
-    `words` are values of `-o`; they come after those that the command was given, so they win.
+    It either asks for a mount over PUFFS_COMFD, or is a FUSE program and calls fusermount. `words`
+    are values of `-o`; they come after those that the command was given, so they win.
     On exit the command has ended, by a signal if need be. Errors: CommandError, without a message
     when the command failed by itself and has told the user why.
     """
+    async with AsyncExitStack() as stack, _running(argv, words, stack) as attachment:
+        yield attachment
+
+
+@asynccontextmanager
+async def _running(
+    argv: Sequence[str], words: Sequence[str], stack: AsyncExitStack
+) -> AsyncIterator[Attachment]:
     ours, theirs = socket.socketpair()
     with theirs:
-        process = await _start(argv, theirs)
-    reply: _Reply | None = None
+        process, capture = await _start(argv, theirs, stack)
+    reply: _Reply | FuseProgram | None = None
     patience = 0.0
     try:
         with ours:  # until the kernel half owns it
-            request = await _request(process, ours, argv[0])
+            request = await _request(process, ours, argv[0], capture)
+            if isinstance(request, MountCall):
+                assert capture is not None
+                reply = FuseProgram(process, capture, argv[0])
+                async with reply.attached(request, words) as attachment:
+                    yield attachment
+                patience = _LEAVE_SECONDS
+                return
             reply = _Reply(ours, request)
             async with reply:
                 host = _host_options(request, words)
@@ -67,7 +86,7 @@ async def wrapped(argv: Sequence[str], words: Sequence[str]) -> AsyncIterator[At
                         os.fsdecode(request.directory),
                         host,
                         words,
-                        request.stay,
+                        lambda: request.stay,
                         reply.mounted,
                         functools.partial(_forward_hangup, process),
                     )
@@ -129,16 +148,20 @@ class _Reply:
                     self.told_failure = False  # it has gone; we tell the user
 
 
-async def _start(argv: Sequence[str], theirs: socket.socket) -> trio.Process:
+async def _start(
+    argv: Sequence[str], theirs: socket.socket, stack: AsyncExitStack
+) -> tuple[trio.Process, Capture | None]:
+    """Start the command; all but our own are caught when they want to mount by FUSE."""
     environment = {**os.environ, COMFD_ENV: str(theirs.fileno())}
     program = argv[0]
     if "/" not in program and shutil.which(program) is None:
         # Our own mount commands are found although their directory is not in PATH.
         program = shutil.which(program, path=os.path.dirname(sys.executable)) or program
+    command, fds = [program, *argv[1:]], [theirs.fileno()]
     try:
-        return await trio.lowlevel.open_process(
-            [program, *argv[1:]], env=environment, pass_fds=[theirs.fileno()]
-        )
+        if not _is_ours(argv) and shutil.which(program) is not None:
+            return await stack.enter_async_context(captured(command, environment, fds))
+        process = await trio.lowlevel.open_process(command, env=environment, pass_fds=fds)
     except OSError as exc:
         name = argv[0]
         if isinstance(exc, FileNotFoundError) and shutil.which(name) is None:
@@ -147,28 +170,49 @@ async def _start(argv: Sequence[str], theirs: socket.socket) -> trio.Process:
         raise CommandError(
             Status.CANNOT_EXECUTE, f"{name}: cannot be executed: {exc.strerror}; check the file"
         ) from None
+    return process, None
 
 
-async def _request(process: trio.Process, sock: socket.socket, name: str) -> MountRequest:
+def _is_ours(argv: Sequence[str]) -> bool:
+    """Tell whether a command is one of ours, which know PUFFS_COMFD and need not be caught."""
+    if os.path.basename(argv[0]) in _OURS:
+        return True
+    return any(word.startswith(f"{__package__.partition('.')[0]}.bin.") for word in argv[1:3])
+
+
+async def _request(
+    process: trio.Process, sock: socket.socket, name: str, capture: Capture | None
+) -> MountRequest | MountCall:
     """Return the mount request of the command; CommandError when it ends without one."""
-    request: MountRequest | None = None
+    request: MountRequest | MountCall | None = None
     wrong: RemoteProtocolError | None = None
+    gone = trio.Event()
 
     async def receive(scope: trio.CancelScope) -> None:
         nonlocal request, wrong
         try:
             request = await receive_request(sock)
         except TransportBroken:
-            return  # all who held the other end have ended: the command's status says how
+            gone.set()  # all who held the other end have ended: the command's status says how
+            return
         except RemoteProtocolError as exc:
             wrong = exc
         scope.cancel()
 
+    async def caught(capture: Capture, scope: trio.CancelScope) -> None:
+        nonlocal request
+        request = await capture.mount_call()
+        scope.cancel()
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(receive, nursery.cancel_scope)
+        if capture is not None:
+            nursery.start_soon(caught, capture, nursery.cancel_scope)
         if await process.wait() != 0:
             nursery.cancel_scope.cancel()
         # With status 0 it may have left its server in the background, with the descriptor.
+        await gone.wait()
+        nursery.cancel_scope.cancel()
     if wrong is not None:
         raise CommandError(
             Status.WRAPPED_PROTOCOL,
@@ -182,7 +226,7 @@ async def _request(process: trio.Process, sock: socket.socket, name: str) -> Mou
     raise CommandError(
         Status.NOTHING_MOUNTED,
         f"{name} ended without mounting anything; it must be a mount command that knows "
-        f"{COMFD_ENV}, such as mount_psshfs",
+        f"{COMFD_ENV}, such as mount_psshfs, or a FUSE program",
     )
 
 

@@ -56,6 +56,21 @@ class _Lib:
     SFTP_NAME_ENCODE_SLOTS: _Final = 9
     SFTP_REQUEST_SLOTS: int
     SFTP_KIND_EXTENSION: _Final = 256
+    FUSE_REQUEST_MAX: _Final = 65536
+    FUSE_DATA_MAX: int
+    FUSE_DECODE_SLOTS: _Final = 32
+    FUSE_KIND_NOTIFY: _Final = 64
+    FUSE_KIND_ENTRY: _Final = 1
+    FUSE_KIND_ATTR: _Final = 2
+    FUSE_KIND_OPEN: _Final = 3
+    FUSE_KIND_CREATE: _Final = 4
+    FUSE_KIND_COUNT: _Final = 5
+    FUSE_KIND_OFFSET: _Final = 6
+    FUSE_KIND_STATFS: _Final = 7
+    FUSE_KIND_LOCK: _Final = 8
+    FUSE_KIND_INIT: _Final = 9
+    FUSE_KIND_DIRENTS: _Final = 10
+    FUSE_KIND_DIRENTS_PLUS: _Final = 11
 
     def frame_length(self, buf: _In, len: int, /) -> int: ...
     def frame_header(self, buf: _In, len: int, tab: _CData, cap: int, /) -> int: ...
@@ -155,6 +170,25 @@ class _Lib:
         longlen: int,
         /,
     ) -> int: ...
+    def fuse_encode(
+        self,
+        out: _CData,
+        cap: int,
+        opcode: int,
+        unique: int,
+        nodeid: int,
+        uid: int,
+        gid: int,
+        pid: int,
+        form: bytes,
+        tab: _CData,
+        n: int,
+        base: _In,
+        baselen: int,
+        /,
+    ) -> int: ...
+    def fuse_header(self, buf: _In, len: int, total: int, tab: _CData, cap: int, /) -> int: ...
+    def fuse_decode(self, buf: _In, len: int, kind: int, tab: _CData, cap: int, /) -> int: ...
 
 ffi: _Ffi
 lib: _Lib

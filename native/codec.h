@@ -121,4 +121,60 @@ int64_t sftp_decode_request(const void *buf, size_t len, size_t start, size_t en
 int64_t sftp_encode_name(void *out, size_t cap, int64_t id, const int64_t *tab, size_t n,
     const void *names, size_t nameslen, const void *longnames, size_t longlen);
 
+#define FUSE_REQUEST_MAX 65536
+#define FUSE_DATA_MAX (1024 * 1024)
+#define FUSE_DECODE_SLOTS 32
+#define FUSE_KIND_NOTIFY 64
+
+enum { /* what the body of a reply is */
+	FUSE_KIND_ENTRY = 1,
+	FUSE_KIND_ATTR = 2,
+	FUSE_KIND_OPEN = 3,
+	FUSE_KIND_CREATE = 4,
+	FUSE_KIND_COUNT = 5,
+	FUSE_KIND_OFFSET = 6,
+	FUSE_KIND_STATFS = 7,
+	FUSE_KIND_LOCK = 8,
+	FUSE_KIND_INIT = 9,
+	FUSE_KIND_DIRENTS = 10,
+	FUSE_KIND_DIRENTS_PLUS = 11
+};
+
+/*
+ * A FUSE request: the header, then what the letters of `form` say, taken from `tab` in turn: s a
+ * string with its NUL and b octets as they are (2 slots: start and end in `base`), u a number of
+ * 32 bits, q the bits of one of 64, 0 four octets of zero (no slot), d the length of data that
+ * travel beside. At most FUSE_REQUEST_MAX octets without those data, of which there may be
+ * FUSE_DATA_MAX. Returns the number of octets in `out`.
+ */
+int64_t fuse_encode(void *out, size_t cap, int64_t opcode, int64_t unique, int64_t nodeid,
+    int64_t uid, int64_t gid, int64_t pid, const char *form, const int64_t *tab, size_t n,
+    const void *base, size_t baselen);
+
+/*
+ * The header of what a server sent, `total` octets of which `buf` has the first: 2 slots, the
+ * error (0 or a negative errno; of a notification its code) and the bits of the unique number
+ * (0: a notification). CODEC_LENGTH when `total` is not the length that it says. Returns 2.
+ */
+int64_t fuse_header(const void *buf, size_t len, size_t total, int64_t *tab, size_t cap);
+
+/*
+ * What follows the header: the body of a reply without error, by FUSE_KIND_, or of a notification,
+ * FUSE_KIND_NOTIFY and its code. `cap` must be at least FUSE_DECODE_SLOTS. Slots:
+ * ENTRY    bits of node and generation, time-outs of name and attributes (ns, a day at most), then
+ *          17 of a Vattr and the mask of those present (0 for node 0)
+ * ATTR     time-out, Vattr, mask           OPEN     bits of the handle, flags
+ * CREATE   ENTRY, OPEN                     COUNT, OFFSET   the number
+ * STATFS   a Statvfs                       LOCK     start, end, type, pid
+ * INIT     major, minor, max_readahead, flags, max_background, congestion_threshold, max_write,
+ *          time_gran, max_pages, map_alignment, flags2, max_stack_depth, request_timeout
+ * DIRENTS  for each entry fileid, vtype, offset, start and end of the name; PLUS: then ENTRY.
+ *          Returns the number of entries; a last one that is not whole is left out
+ * Notifications: POLL handle; INVAL_INODE node, offset, length; INVAL_ENTRY directory, flags and
+ *          DELETE directory, node, then start and end of the name; STORE node, offset, start and
+ *          end of the data; RETRIEVE unique, node, offset, length; RESEND, INC_EPOCH nothing
+ * Names are those of a directory entry. Returns the number of slots, for others than DIRENTS.
+ */
+int64_t fuse_decode(const void *buf, size_t len, int64_t kind, int64_t *tab, size_t cap);
+
 #endif

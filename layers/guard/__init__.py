@@ -3,7 +3,7 @@
 The guard stands between a file server and one account's sessions and looks at each operation. It
 knows the path of each node from the lookups that led to it (nodes.py), asks the rules what holds
 there (policy.py), keeps the ledger of a quota (quota.py, ledger.py, scan.py), and makes transfers
-wait (bandwidth.py). Symbolic links are no way around it: whoever follows one does so by lookups.
+wait (../bandwidth.py). Symbolic links are no way around it: whoever follows one does so by lookups.
 
 What it cannot see: changes that others make to the tree below. A node that they have moved is
 judged by where it was until it is looked up anew, and names that the server below takes for the

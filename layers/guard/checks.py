@@ -10,8 +10,8 @@ import trio
 
 from ...native.errors import VfsError
 from ...native.records import Cookie, Newinfo
+from ..bandwidth import Bucket
 from ..ops import FileServer
-from .bandwidth import Bucket
 from .ledger import Ledger
 from .nodes import Node, NodeTable
 from .policy import SEEN, Policy, State

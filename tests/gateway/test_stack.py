@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from syspuffs.gateway.stack import (
+    ELEMENTS,
     TMPFS_GROUP,
     TYPENAME_MAX,
     Ground,
@@ -15,6 +16,8 @@ from syspuffs.gateway.stack import (
 from syspuffs.gateway.status import CommandError, Status
 
 FS = "a file system of the emulated kernel"
+NAMES = ["puffs", *(element.name for element in ELEMENTS if element.name != "puffs")]
+ALL = f"{', '.join(NAMES[:-1])} and {NAMES[-1]}"
 
 
 @pytest.mark.parametrize(
@@ -28,13 +31,13 @@ FS = "a file system of the emulated kernel"
         "puffs|p2k|ext2fs",
         "puffs|p2k|ext2fs|vnd|puffs|psshfs",
         "puffs|p2k|ext2fs|vnd|ext2fs",
+        "puffs|null|throttle|p2k|puffs|readonly|psshfs",
     ],
 )
 def test_reads_what_fits(text: str) -> None:
     assert "|".join(("puffs", *(e.name for e in parse_stack(text)))) == text
 
 
-THERE_ARE = "(there are puffs, p2k, psshfs, local, tmpfs, ext2fs and vnd)"
 NEAREST = "; the nearest stack that works is "
 
 
@@ -109,17 +112,17 @@ NEAREST = "; the nearest stack that works is "
         ),
         (
             "puffs|sshfs",
-            f"there is no element 'sshfs' {THERE_ARE}",
+            f"there is no element 'sshfs' (there are {ALL})",
             "puffs|psshfs",
         ),
         (
             "puffs||psshfs",
-            f"there is no element '' {THERE_ARE}",
+            f"there is no element '' (there are {ALL})",
             "puffs|psshfs",
         ),
         (
             "puffs|P2K|tmpf",
-            f"there is no element 'P2K' {THERE_ARE}",
+            f"there is no element 'P2K' (there are {ALL})",
             "puffs|p2k|tmpfs",
         ),
     ],

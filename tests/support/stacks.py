@@ -30,7 +30,7 @@ from syspuffs.layers.puffs import puffs_over, puffs_over_socket, serve
 from syspuffs.native.constants import Vtype
 from syspuffs.native.records import Cookie, lookup_cn
 
-from . import syscalls
+from . import between, syscalls
 from .capabilities import SFTP_LACKS, USER_LACKS
 from .disks import check_image, ext2fs_build, over_frames, over_p2k, prepare_image
 from .host import OsTarget
@@ -383,6 +383,11 @@ STACKS: Final = (
     Stack("syscalls:tmpfs", build=syscalls_tmpfs, lacks=_TMPFS),
     Stack("p2k|tmpfs", build=p2k_tmpfs, lacks=_TMPFS),
     Stack("guard|p2k|tmpfs", build=guard_p2k_tmpfs, lacks=_TMPFS),
+    Stack("null|p2k|tmpfs", build=between.null_p2k_tmpfs, lacks=_TMPFS),
+    Stack("throttle|p2k|tmpfs", build=between.throttle_p2k_tmpfs, lacks=_TMPFS, brief=True),
+    Stack("trace|p2k|tmpfs", build=between.trace_p2k_tmpfs, lacks=_TMPFS),
+    Stack("fault|p2k|tmpfs", build=between.fault_p2k_tmpfs, lacks=_TMPFS, brief=True),
+    Stack("readonly|p2k|tmpfs", build=between.readonly_p2k_tmpfs, lacks=_TMPFS, brief=True),
     Stack("p2k|puffs|p2k|tmpfs", build=p2k_puffs_p2k_tmpfs, lacks=_TMPFS),
     Stack("p2k|puffs|socket|p2k|tmpfs", build=p2k_puffs_socket_p2k_tmpfs, lacks=_TMPFS),
     Stack("joined|p2k|tmpfs", build=joined_p2k_tmpfs, lacks=_TMPFS),

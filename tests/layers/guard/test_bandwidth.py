@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from syspuffs.layers.bandwidth import Bucket
 from syspuffs.layers.guard import GuardSettings, Rule, Verb
-from syspuffs.layers.guard.bandwidth import Bucket
 from syspuffs.native import sftp
 from syspuffs.native.errors import VfsError
 

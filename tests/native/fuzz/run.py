@@ -1,6 +1,6 @@
 """Compile and run the fuzzers of the C codecs under the address and undefined-behaviour sanitizers.
 
-    python tests/native/fuzz/run.py --seconds 300 [--seed 1] [frames | sftp | served | encode]...
+    python tests/native/fuzz/run.py --seconds 300 [--seed 1] [FAMILY]...
 
 Exit status 0 when nothing was found, 1 when something was (the input is kept, its path printed).
 """
@@ -19,13 +19,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
-from tests.native import samples  # noqa: E402
+from tests.native import samples, samples_fuse  # noqa: E402
 
 HERE = ROOT / "tests" / "native" / "fuzz"
 NATIVE = ROOT / "native"
-C_FILES = ("frame_ops.c", "frame_decode.c", "frame_encode.c", "sftp.c", "sftp_server.c")
+C_FILES = ("frame_ops.c", "frame_decode.c", "frame_encode.c", "sftp.c", "sftp_server.c", "fuse.c")
 SOURCES = [NATIVE / name for name in C_FILES]
-FAMILIES = ("frames", "sftp", "served", "encode")
+FAMILIES = ("frames", "sftp", "served", "encode", "fuse")
 FLAGS = [
     "-g",
     "-O1",
@@ -76,6 +76,9 @@ def corpus(family: str) -> list[bytes]:
         odd = b"\xc8\0\0\0\x1eusers-groups-by-id@openssh.com" + b"\0\0\0\1u" * 2
         bodies = [packet[4:5] + packet[9:] for packet in requests]
         return [*requests, b"".join(requests), *bodies, *many, odd]
+    if family == "fuse":
+        told = [body for bodies in samples_fuse.NOTIFICATIONS.values() for body in bodies]
+        return [*told, *(body for bodies in samples_fuse.BODIES.values() for body in bodies)]
     return list(encoder_inputs())
 
 

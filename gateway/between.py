@@ -1,0 +1,170 @@
+"""Elements that stand between two file servers: their words behind `-o`, and how they are built."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from .options import WordGroup, WordSpec, number, octets, takes, text
+from .status import CommandError, Status
+
+if TYPE_CHECKING:
+    from ..layers.fault import Rules
+    from ..layers.ops import FileServer
+    from .stack import Ground
+
+
+@asynccontextmanager
+async def null(below: Any, _ground: Ground) -> AsyncIterator[FileServer]:
+    """Build the element that does nothing."""
+    from ..layers.null import Null
+
+    yield Null(below)
+
+
+@asynccontextmanager
+async def readonly(below: Any, _ground: Ground) -> AsyncIterator[FileServer]:
+    """Build the element that lets nobody write."""
+    from ..layers.readonly import Readonly
+
+    yield Readonly(below)
+
+
+def _rate(text: str) -> int:
+    found = number(text)
+    if not found:
+        raise ValueError("nothing would ever pass; give a number from 1 on")
+    return found
+
+
+def _octet_rate(text: str) -> int:
+    found = octets(text)
+    if not found:
+        raise ValueError("nothing would ever pass; give a size from 1 on")
+    return found
+
+
+def _milliseconds(text: str) -> float:
+    return number(text) / 1000
+
+
+def _file(value: str) -> str:
+    """Return a path that stays right when the process goes to the background."""
+    return os.path.abspath(text(value))
+
+
+def _kept(value: str) -> str:
+    if value not in ("length", "digest", "full"):
+        raise ValueError("give length, digest or full")
+    return value
+
+
+THROTTLE_GROUP: Final = WordGroup(
+    "throttle options",
+    {
+        "throttle_ops": WordSpec(takes("operations", _rate), "operations a second", "N"),
+        "throttle_rate": WordSpec(takes("octets", _octet_rate), "octets a second", "SIZE"),
+        "throttle_delay": WordSpec(takes("latency", _milliseconds), "ms each takes longer", "MS"),
+    },
+)
+
+
+@asynccontextmanager
+async def throttle(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
+    """Build the element that takes its time."""
+    from ..layers.throttle import Pace, Throttle
+
+    yield Throttle(below, Pace(**ground.settings[THROTTLE_GROUP.title]))
+
+
+TRACE_GROUP: Final = WordGroup(
+    "trace options",
+    {
+        "trace": WordSpec(takes("file", _file), "record everything in this file", "FILE"),
+        "trace_data": WordSpec(
+            takes("keep", _kept), "of file data: length (default), digest or full", "WHAT"
+        ),
+    },
+)
+
+
+@asynccontextmanager
+async def trace(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
+    """Build the element that writes everything down."""
+    from ..layers.trace import DataKept, traced
+
+    settings = ground.settings[TRACE_GROUP.title]
+    file = settings.get("file")
+    if file is None:
+        raise CommandError(Status.USAGE, "trace needs to be told where to write: -o trace=FILE")
+    try:
+        recording = traced(below, Path(file), DataKept(settings.get("keep", "length")))
+        async with recording as server:
+            yield server
+    except OSError as exc:
+        if exc.filename != file:
+            raise
+        raise CommandError(
+            Status.USAGE, f"option 'trace={file}': {exc.strerror}; give a file to write to"
+        ) from None
+
+
+FAULT_GROUP: Final = WordGroup(
+    "fault options",
+    {
+        "faults": WordSpec(takes("file", _file), "rules of what is to go wrong", "FILE"),
+    },
+)
+
+
+def has_faults(ground: Ground) -> bool:
+    """Return whether there are rules; without, nothing about them is imported."""
+    return bool(ground.settings.get(FAULT_GROUP.title))
+
+
+def rules_of(ground: Ground) -> Rules:
+    """Return the rules that were given; none without the word. Errors: CommandError."""
+    from ..layers.fault import Rules, RulesError, parse_rules
+
+    file = ground.settings.get(FAULT_GROUP.title, {}).get("file")
+    if file is None:
+        return Rules()
+    try:
+        return parse_rules(Path(file).read_text())
+    except OSError as exc:
+        reason = exc.strerror
+    except (RulesError, UnicodeDecodeError) as exc:
+        reason = str(exc)
+    raise CommandError(Status.USAGE, f"option 'faults={file}': {reason}")
+
+
+@asynccontextmanager
+async def fault(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
+    """Build the element in which things go wrong."""
+    from ..layers.fault import Faulty
+
+    yield Faulty(below, rules_of(ground))
+
+
+@asynccontextmanager
+async def puffs_by_faulty_frames(below: Any, rules: Rules) -> AsyncIterator[Any]:
+    """Build a puffs whose frames go over a socket, on which things go wrong."""
+    import socket
+
+    import trio
+
+    from ..layers.fault import faulty_wire
+    from ..layers.puffs import puffs_over_socket, serve
+
+    ours, theirs = socket.socketpair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, below, theirs)
+        with ours:
+            async with (
+                faulty_wire(ours, "frames", rules) as wire,
+                puffs_over_socket(wire, below.kargs) as fs,
+            ):
+                yield fs

@@ -1,0 +1,131 @@
+"""`syspuffs PROGRAM` for an unmodified FUSE program: from its wish to mount to what is mounted.
+
+As in Linux, the mount is there first; then fusermount succeeds, and the session begins. What keeps
+us from mounting is what fusermount says to the program, which ends in its own way.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import PurePath
+from typing import Final
+
+import trio
+
+from ..layers.p2k import p2k_over
+from ..layers.perfuse import Perfuse, fuse_pair, perfuse_on
+from ..layers.puffs import puffs_over
+from ..native.errors import VfsError
+from .capture import Capture, MountCall
+from .failures import explain
+from .mounting import Attachment
+from .options import HOST_GROUP, HostOptions, host_options, parse_words, split_words
+from .status import CommandError, Status
+
+_BACKGROUND_SECONDS: Final = 2.0
+"""How long a program may take to leave its server in the background, once that has answered."""
+_TERM_SECONDS: Final = 5.0
+"""Time between SIGTERM and the end of the session, and from there to SIGKILL."""
+
+
+class FuseProgram:
+    """One caught program; `told_failure` says that it has been refused and told why."""
+
+    def __init__(self, process: trio.Process, capture: Capture, name: str) -> None:
+        self.told_failure = False
+        self._process = process
+        self._capture = capture
+        self._name = name
+        self._stays = True
+
+    @asynccontextmanager
+    async def attached(self, call: MountCall, words: Sequence[str]) -> AsyncIterator[Attachment]:
+        """Yield what the program serves over one more `p2k|puffs`.
+
+        On exit it has been told to end. `words` are values of `-o` of ours; they win.
+        """
+        ours, theirs = fuse_pair()
+        is_answered = False
+        try:
+            host, subtype = _options(call.words, words)
+            fsname = host.fsname or os.fsencode(self._name)
+            async with (
+                perfuse_on(ours, subtype or PurePath(self._name).name, fsname) as server,
+                puffs_over(server) as fs,
+                p2k_over(fs, rdonly=host.readonly) as top,
+            ):
+
+                async def mounted() -> None:
+                    nonlocal is_answered
+                    is_answered = True
+                    with theirs:
+                        call.mounted(theirs)
+                    await self._begin(server)
+
+                async with trio.open_nursery() as nursery:
+                    self._capture.unmount = server.request_unmount
+                    nursery.start_soon(_unmount_when_broken, server)
+                    try:
+                        yield Attachment(
+                            *(top, call.directory, host, words, lambda: self._stays, mounted)
+                        )
+                    finally:
+                        nursery.cancel_scope.cancel()
+                        with trio.CancelScope(shield=True):
+                            await _end_server(server)
+        except Exception as exc:
+            if not is_answered:
+                error = explain(exc) or CommandError(Status.FAILURE, f"internal error: {exc!r}")
+                self.told_failure = bool(error.message)
+                call.refused(f"syspuffs: {error.message}")
+            raise
+        finally:
+            theirs.close()
+
+    async def _begin(self, server: Perfuse) -> None:
+        """Begin the session, and find out whether the program stays in the foreground."""
+        try:
+            await server.begin()
+        except VfsError as exc:
+            text = f"{self._name}: the FUSE session does not begin: {exc}"
+            raise CommandError(Status.FAILURE, text) from exc
+        if server.peer_pid != self._process.pid:
+            with trio.move_on_after(_BACKGROUND_SECONDS):
+                await self._process.wait()
+        self._stays = self._process.returncode is None
+
+
+async def _unmount_when_broken(server: Perfuse) -> None:
+    """Unmount when the program has ended, as it would have done itself if it could."""
+    await server.wait_broken()
+    server.request_unmount()
+
+
+async def _end_server(server: Perfuse) -> None:
+    """Have the program end in its own way: by SIGTERM, for there is no end of /dev/fuse to read."""
+    pid = server.peer_pid
+    if not pid or server.connection.broken.is_set():
+        return
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        with trio.move_on_after(_TERM_SECONDS):
+            await server.wait_broken()
+
+
+def _options(call_words: str, words: Sequence[str]) -> tuple[HostOptions, str]:
+    """Return the options of the host mount, and the program's name for its file system.
+
+    Of the program's words those count which the host mount knows; others are for /dev/fuse.
+    """
+    subtype = ""
+    given = []
+    for word in split_words([call_words]):
+        if word.name == "subtype":
+            subtype = (word.value or "").replace("|", ".")
+        elif HOST_GROUP.find(word) is not None:
+            given.append(str(word).replace(",", "\\,"))
+    (settings,) = parse_words([*given, *words], [HOST_GROUP])
+    return host_options(settings), subtype

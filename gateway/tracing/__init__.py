@@ -1,0 +1,1 @@
+"""What can be made of a trace: text, Chrome's JSON, a report, a replay. For `puffs_trace`."""

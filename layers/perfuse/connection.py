@@ -1,0 +1,383 @@
+"""The connection to a FUSE server: requests out, replies and notifications in.
+
+The server has the other end of a SOCK_SEQPACKET pair where it believes to have /dev/fuse, so a
+message is a datagram, as it is there. What Linux answers by an error of write(2) the server is not
+told here: a message that makes no sense is logged, and if it says whose answer it wants to be, that
+request ends with EIO. No such message ends the connection, and none keeps a caller waiting.
+
+Requests that wait for the socket are queued, callers of `submit` wait at BACKLOG of them; those
+that cannot wait (forget, release, interrupt) may pass that bound, for they are short, and limited
+by the nodes, opens and requests that they end.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket as _socket
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from errno import EIO, ENOTCONN
+from struct import Struct
+from struct import error as StructError
+from typing import Any, Final
+
+import outcome
+import trio
+from trio.lowlevel import Abort, RaiseCancelT, Task
+
+from ...native import fuse_replies, fuse_requests
+from ...native.errors import RemoteProtocolError, VfsError
+from ...native.memory import unset_memory
+from ...native.records import FSCRED, Buffer, Cred
+
+_log = logging.getLogger(__name__)
+
+DATA_MAX: Final = 256 * 1024
+"""Longest data of one message, octets. A datagram must fit into half of what a user may have as
+a send buffer (net.core.wmem_max, 208 KiB, doubled); Linux sends up to 1 MiB over /dev/fuse."""
+BACKLOG: Final = 64
+"""Requests that may wait for the socket before callers have to wait, too."""
+COMPLAINTS_MAX: Final = 10
+"""How often a server may fill the log."""
+_BODY_MAX: Final = DATA_MAX + 4096
+_COPY_MAX: Final = 8192
+"""Data up to here are copied out of the receive buffer; what is longer takes the buffer with it."""
+_SNDBUF: Final = 2 * _BODY_MAX
+_TURN: Final = 64
+"""Messages that are taken in without letting others run."""
+_CREDENTIALS: Final = Struct("=iII")
+_UNIQUE: Final = Struct("=8xQ")
+
+Encode = Callable[..., bytes]
+Decode = Callable[[memoryview], Any]
+
+
+def fuse_pair() -> tuple[_socket.socket, _socket.socket]:
+    """Return our end and the server's, which blocks as /dev/fuse does."""
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        end.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _SNDBUF)
+    return ours, theirs
+
+
+def data(body: memoryview) -> Buffer:
+    """Decode octets that are handed on as they came. Takes the receive buffer along if long."""
+    return bytes(body) if len(body) <= _COPY_MAX else body
+
+
+class Slot:
+    """A request that was sent. `await slot.wait()` once, or `abandon`."""
+
+    __slots__ = ("_connection", "_decode", "_is_done", "_result", "_task", "_undo", "unique")
+
+    def __init__(
+        self,
+        connection: Connection,
+        unique: int,
+        decode: Decode,
+        undo: Callable[[Any], None] | None,
+    ) -> None:
+        self.unique = unique
+        self._connection = connection
+        self._decode = decode
+        self._undo = undo
+        """Takes back what a reply gave that nobody waits for any more."""
+        self._task: Task | None = None
+        self._is_done = False
+        self._result: outcome.Outcome[Any] | None = None
+
+    @property
+    def takes_buffer(self) -> bool:
+        """Whether the value may be the receive buffer itself."""
+        return self._decode is data
+
+    async def wait(self) -> Any:
+        """Return what the reply says. Errors: those of the server; EIO, ENOTCONN.
+
+        Cancelled, it tells the server that nobody waits (INTERRUPT), and does not wait itself.
+        """
+        if self._result is None:
+            self._task = trio.lowlevel.current_task()
+            return await trio.lowlevel.wait_task_rescheduled(self._interrupted)
+        return self._result.unwrap()
+
+    def abandon(self) -> None:
+        """Do not wait for the reply; what it gives is taken back."""
+        if self._result is None:
+            self._is_done = True
+        elif self._undo is not None and isinstance(self._result, outcome.Value):
+            self._undo(self._result.value)
+
+    def _interrupted(self, _raise_cancel: RaiseCancelT) -> Abort:
+        self._task = None
+        self._is_done = True
+        self._connection.interrupt(self.unique)
+        return Abort.SUCCEEDED
+
+    def replied(self, errno: int, body: memoryview) -> None:
+        """Take the reply."""
+        if errno:
+            self.finish(outcome.Error(VfsError(errno)))
+            return
+        try:
+            value = self._decode(body)
+        except RemoteProtocolError as exc:
+            self._connection.complain("answered nonsense: %s", exc)
+            self.finish(outcome.Error(VfsError(EIO, str(exc))))
+        else:
+            if self._is_done:
+                if self._undo is not None:
+                    self._undo(value)
+            else:
+                self.finish(outcome.Value(value))
+
+    def finish(self, result: outcome.Outcome[Any]) -> None:
+        """End with `result`."""
+        if self._is_done:
+            return
+        self._is_done = True
+        self._result = result
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task, result)
+
+
+class Connection:
+    """One server. Made by `open_connection`, which owns the tasks."""
+
+    def __init__(self, socket: _socket.socket, notified: Callable[[int, memoryview], None]) -> None:
+        socket.setblocking(False)
+        socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+        self._socket = socket
+        self._notified = notified
+        self._pending: dict[int, Slot] = {}
+        self._next = 2
+        self._queue: deque[bytes] = deque()
+        self._wake = trio.Event()
+        self._room = trio.lowlevel.ParkingLot()
+        self._idle = trio.lowlevel.ParkingLot()
+        self._complaints = 0
+        self.broken = trio.Event()
+        self.peer_pid = 0
+        """Who answered first, by the kernel's word."""
+
+    # Sending.
+
+    async def room(self) -> None:
+        """Wait until one more request may be queued."""
+        while len(self._queue) >= BACKLOG and not self.broken.is_set():
+            await self._room.park()
+
+    def submit(
+        self,
+        encode: Encode,
+        nodeid: int,
+        cred: Cred,
+        *args: Any,
+        payload: Buffer | None = None,
+        decode: Decode = fuse_replies.nothing,
+        undo: Callable[[Any], None] | None = None,
+    ) -> Slot:
+        """Send a request and return its slot. `room` was awaited before. Errors: ENOTCONN.
+
+        `payload` is sent, or copied, before this returns. `undo` gets the value of a reply that
+        nobody waits for.
+        """
+        if self.broken.is_set():
+            raise VfsError(ENOTCONN)
+        unique = self._next
+        slot = Slot(self, unique, decode, undo)
+        head = encode(unique, nodeid, cred, *args)
+        self._next += 2  # the odd ones are the interrupts'
+        self._pending[unique] = slot
+        self._send(head, payload)
+        return slot
+
+    async def ask(
+        self,
+        encode: Encode,
+        nodeid: int,
+        cred: Cred,
+        *args: Any,
+        payload: Buffer | None = None,
+        decode: Decode = fuse_replies.nothing,
+        undo: Callable[[Any], None] | None = None,
+    ) -> Any:
+        """Send a request and return what its reply says."""
+        if self._queue:
+            await self.room()
+        slot = self.submit(encode, nodeid, cred, *args, payload=payload, decode=decode, undo=undo)
+        return await slot.wait()
+
+    def post(
+        self, encode: Encode, nodeid: int, *args: Any, then: Callable[[], None] | None = None
+    ) -> None:
+        """Send a request of ours whose answer says nothing; `then` follows it, if it came."""
+        if self.broken.is_set():
+            return
+        undo = None if then is None else lambda _: then()
+        self.submit(encode, nodeid, FSCRED, *args, decode=_ignored, undo=undo).abandon()
+
+    def tell(self, encode: Encode, nodeid: int, *args: Any, unique: int = 0) -> None:
+        """Send what has no answer."""
+        if not self.broken.is_set():
+            self._send(encode(unique or self._next, nodeid, FSCRED, *args), None)
+
+    def interrupt(self, unique: int) -> None:
+        """Say that nobody waits for request `unique`."""
+        self.tell(fuse_requests.interrupt, 0, unique, unique=unique | 1)
+
+    def _send(self, head: bytes, payload: Buffer | None) -> None:
+        if not self._queue:
+            try:
+                self._socket.sendmsg(
+                    (head,) if payload is None else (head, payload), (), _socket.MSG_NOSIGNAL
+                )
+                return
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                self._break(f"sending failed: {exc.strerror}")
+                return
+        self._queue.append(head if payload is None else b"".join((head, payload)))
+        self._wake.set()
+
+    async def pump(self) -> None:
+        """Send what waits, for ever."""
+        while not self.broken.is_set():
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._queue:
+                try:
+                    self._socket.send(self._queue[0], _socket.MSG_NOSIGNAL)
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(self._socket)
+                    continue
+                except OSError as exc:
+                    self._break(f"sending failed: {exc.strerror}")
+                    return
+                self._queue.popleft()
+                self._room.unpark()
+
+    # Receiving.
+
+    async def receive(self) -> None:
+        """Take in what the server sends until it is gone."""
+        head, body = memoryview(bytearray(fuse_replies.HEADER_LEN)), unset_memory(_BODY_MAX)
+        ancillary = _socket.CMSG_SPACE(_CREDENTIALS.size)
+        turn = 0
+        while True:
+            try:
+                n, control, _, _ = self._socket.recvmsg_into((head, body), ancillary)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._socket)
+                turn = 0
+                continue
+            except OSError as exc:
+                self._break(f"receiving failed: {exc.strerror}")
+                return
+            if n == 0:
+                self._break("the server has ended")
+                return
+            if ancillary:
+                self._see_peer(control)
+                ancillary = 0
+            if self._take(head, n, body):
+                body = unset_memory(_BODY_MAX)
+            turn += 1
+            if turn >= _TURN:
+                await trio.lowlevel.checkpoint()
+                turn = 0
+
+    def _see_peer(self, control: list[tuple[int, int, bytes]]) -> None:
+        for level, kind, octets in control:
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS):
+                self.peer_pid = _CREDENTIALS.unpack(octets)[0]
+        self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 0)
+
+    def _take(self, head: memoryview, total: int, body: memoryview) -> bool:
+        """Handle a message of `total` octets; return whether `body` has gone with it."""
+        length = total - len(head)
+        try:
+            error, unique = fuse_replies.header(head[:total], total)
+        except RemoteProtocolError as exc:
+            self.complain("sent nonsense: %s", exc)
+            try:
+                (unique,) = _UNIQUE.unpack(head[:total])
+            except StructError:
+                return False
+            slot = self._pending.pop(unique, None)
+            if slot is not None:
+                slot.finish(outcome.Error(VfsError(EIO, str(exc))))
+            return False
+        if unique == 0:
+            self._notified(error, body[:length])
+            return False
+        slot = self._pending.pop(unique, None)
+        if slot is None:
+            if not unique & 1:  # an answer to an interrupt: the request was not there (EAGAIN)
+                self.complain("answered what nobody asked: %d", unique)
+            return False
+        slot.replied(-error, body[:length])
+        if not self._pending:
+            self._idle.unpark_all()
+        return slot.takes_buffer and length > _COPY_MAX
+
+    def complain(self, text: str, what: object) -> None:
+        """Log what the server did wrong; after COMPLAINTS_MAX times for those who debug only."""
+        self._complaints += 1
+        level = logging.WARNING if self._complaints <= COMPLAINTS_MAX else logging.DEBUG
+        _log.log(level, "the FUSE server " + text, what)
+
+    # The end.
+
+    async def drain(self) -> None:
+        """Wait until every request has been answered."""
+        while self._pending and not self.broken.is_set():
+            await self._idle.park()
+
+    def _break(self, cause: str) -> None:
+        if self.broken.is_set():
+            return
+        _log.info("connection to the FUSE server: %s", cause)
+        self.broken.set()
+        self._queue.clear()
+        self._wake.set()
+        pending, self._pending = self._pending, {}
+        for slot in pending.values():
+            slot.finish(outcome.Error(VfsError(ENOTCONN)))
+        self._room.unpark_all()
+        self._idle.unpark_all()
+
+    def close(self) -> None:
+        """End it from our side: the server reads an end of file."""
+        self._break("closed by us")
+        self._socket.close()
+
+
+def _ignored(_body: memoryview) -> None:
+    """Take any reply."""
+
+
+@asynccontextmanager
+async def open_connection(
+    socket: _socket.socket, notified: Callable[[int, memoryview], None]
+) -> AsyncIterator[Connection]:
+    """Run a connection over `socket`, which it owns from now on.
+
+    `notified` gets code and body of each notification; it must not wait nor keep the body.
+    """
+    connection = Connection(socket, notified)
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.receive)
+        nursery.start_soon(connection.pump)
+        try:
+            yield connection
+        except Exception as exc:
+            failure = exc  # kept out of the nursery, which would wrap it into a group
+        finally:
+            nursery.cancel_scope.cancel()
+            connection.close()
+    if failure is not None:
+        raise failure

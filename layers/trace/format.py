@@ -1,0 +1,198 @@
+"""The file format: chunks, and what is in them. Octets only; no file is touched here.
+
+    chunk   "PTRC", version u8, kind u8, 0 u16, length of the body u32, its CRC-32 u32, writer u64
+            (little-endian), body
+    LAYER   one map: who writes, what is below, clocks (`LayerInfo`); the first chunk of a writer
+    RECORDS one array of records, in the order in which the operations ended
+    record  [operation, id, parent, start, duration, outcome, arguments, result]
+
+Operations are numbered by layers/operations.py. Ids are unique in one process; `parent` is the id
+of the operation of a layer above that this one was made for, 0 for none. `start` is ns of
+CLOCK_MONOTONIC, which all processes of a machine share; `duration` is ns. Arguments and result are
+those of layers/ops.py, named tuples as arrays; file data is what `DataKept` says.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from ...native.records import Buffer, Cookie
+from ..operations import OPERATIONS
+
+VERSION: Final = 1
+_MAGIC: Final = b"PTRC"
+_HEAD: Final = struct.Struct("<4sBBHIIQ")
+LAYER: Final = 1
+RECORDS: Final = 2
+BODY_MAX: Final = 16 * 1024 * 1024
+"""Longest body that is believed, octets: a batch, and one record with all its data."""
+
+CANCELLED: Final = -1
+"""Outcome: whoever asked did not wait for the answer."""
+UNFINISHED: Final = -2
+"""Outcome: there was no answer yet when the trace ended."""
+FAILED: Final = -3
+"""Outcome: it ended as no operation may."""
+
+_DIGEST_SIZE: Final = 8
+
+Data: TypeAlias = int | bytes | tuple[int, bytes]
+"""File data in a record: its length; all of it; or length and BLAKE2b of 8 octets."""
+
+RawRecord: TypeAlias = tuple[int, int, int, int, int, int, msgspec.Raw, msgspec.Raw]
+
+
+class TraceError(Exception):
+    """A file is no trace, is damaged, or is of a version that we do not know."""
+
+
+class DataKept(Enum):
+    """What a trace keeps of file data."""
+
+    LENGTH = "length"
+    DIGEST = "digest"
+    FULL = "full"
+
+    def of(self, data: Buffer) -> Data:
+        """Return what to keep of `data`, which may change afterwards."""
+        if self is DataKept.LENGTH:
+            return len(data)
+        if self is DataKept.FULL:
+            return bytes(data)
+        return len(data), digest(data)
+
+
+def digest(data: Buffer) -> bytes:
+    """Return the digest that stands for data in a trace."""
+    return blake2b(data, digest_size=_DIGEST_SIZE).digest()
+
+
+def length(data: Data) -> int:
+    """Return how many octets there were."""
+    if isinstance(data, int):
+        return data
+    return len(data) if isinstance(data, bytes) else data[0]
+
+
+class LayerInfo(msgspec.Struct, frozen=True):
+    """Who writes. `typename` is the trace of elements from this layer on.
+
+    `realtime` and `monotonic` are the two clocks at one moment, ns.
+    """
+
+    typename: str
+    mntfromname: bytes
+    root: int
+    pid: int
+    program: str
+    realtime: int
+    monotonic: int
+    data: str
+
+
+class Chunk(NamedTuple):
+    """One chunk as it was read."""
+
+    kind: int
+    writer: int
+    body: memoryview
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_layer_decoder: Final = msgspec.msgpack.Decoder(LayerInfo)
+_records_decoder: Final = msgspec.msgpack.Decoder(list[RawRecord])
+
+
+def _kept(kind: Any) -> Any:
+    return Data if kind == Buffer else kind
+
+
+_arguments: Final = tuple(
+    msgspec.msgpack.Decoder(tuple[tuple(_kept(kind) for _, kind in op.parameters)])  # type: ignore[misc]
+    for op in OPERATIONS
+)
+_results: Final = tuple(
+    msgspec.msgpack.Decoder(_kept(op.result) if op.result is not type(None) else None)
+    for op in OPERATIONS
+)
+
+
+def encode_layer(writer: int, info: LayerInfo) -> bytes:
+    """Return the first chunk of a writer."""
+    return _chunk(LAYER, writer, _encoder.encode(info))
+
+
+def encode_records(writer: int, records: Sequence[tuple[Any, ...]]) -> bytes:
+    """Return a chunk of records."""
+    return _chunk(RECORDS, writer, _encoder.encode(records))
+
+
+def _chunk(kind: int, writer: int, body: bytes) -> bytes:
+    return _HEAD.pack(_MAGIC, VERSION, kind, 0, len(body), zlib.crc32(body), writer) + body
+
+
+def take_chunks(buffer: bytearray) -> Iterator[Chunk]:
+    """Yield the whole chunks at the front of `buffer`, and take them out of it.
+
+    What is left is the beginning of a chunk that is still being written. Errors: TraceError.
+    """
+    at = 0
+    try:
+        while len(buffer) - at >= _HEAD.size:
+            magic, version, kind, _, size, crc, writer = _HEAD.unpack_from(buffer, at)
+            if magic != _MAGIC:
+                raise TraceError("this is no trace, or it is damaged here")
+            if version != VERSION:
+                raise TraceError(f"the trace is of version {version}, we know {VERSION}")
+            if size > BODY_MAX:
+                raise TraceError(f"a chunk of {size} octets: the trace is damaged here")
+            end = at + _HEAD.size + size
+            if end > len(buffer):
+                return
+            body = bytes(memoryview(buffer)[at + _HEAD.size : end])
+            if zlib.crc32(body) != crc:
+                raise TraceError("a chunk is damaged: its check sum is wrong")
+            at = end
+            yield Chunk(kind, writer, memoryview(body))
+    finally:
+        del buffer[:at]
+
+
+def decode_layer(body: memoryview) -> LayerInfo:
+    """Return who writes. Errors: TraceError."""
+    try:
+        return _layer_decoder.decode(body)
+    except msgspec.DecodeError as exc:
+        raise TraceError(f"the head of a layer makes no sense: {exc}") from None
+
+
+def decode_records(body: memoryview) -> list[RawRecord]:
+    """Return the records of a chunk, arguments and results as they are. Errors: TraceError."""
+    try:
+        return _records_decoder.decode(body)
+    except msgspec.DecodeError as exc:
+        raise TraceError(f"a chunk of records makes no sense: {exc}") from None
+
+
+def decode_values(record: RawRecord) -> tuple[tuple[Any, ...], Any]:
+    """Return arguments and result of a record; no result: None. Errors: TraceError."""
+    number, outcome = record[0], record[5]
+    try:
+        args: tuple[Any, ...] = _arguments[number].decode(record[6])
+        return args, None if outcome else _results[number].decode(record[7])
+    except (msgspec.DecodeError, IndexError) as exc:
+        raise TraceError(f"a record of operation {number} makes no sense: {exc}") from None
+
+
+def checked_cookies(number: int, args: tuple[Any, ...]) -> None:
+    """Return if no cookie is one that cannot be. Errors: TraceError."""
+    for (name, kind), value in zip(OPERATIONS[number].parameters, args, strict=True):
+        if kind is Cookie and not 0 < value < 1 << 63:
+            raise TraceError(f"{value} as {name} is no cookie")

@@ -1,0 +1,112 @@
+"""Trace: the FileServer that has everything written down."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any, Final
+
+import trio
+
+from ...native.errors import VfsError
+from ..operations import Operation
+from ..ops import FileServer
+from ..passing import Answers, Around
+from .format import CANCELLED, FAILED, DataKept
+from .recorder import Recorder
+
+_current: ContextVar[int] = ContextVar("syspuffs_trace_current", default=0)
+"""The operation of the nearest trace layer above, in this task or the one that started it."""
+_ids: Final = itertools.count(1)
+
+
+class Trace(Around):
+    """A server whose operations are recorded. `traced` makes one."""
+
+    name = "trace"
+
+    def __init__(self, below: FileServer, file: Path, keep: DataKept) -> None:
+        typename = f"{self.name}|{below.kargs.typename}"
+        self.recorder = Recorder(file, below.kargs, typename, keep)
+        self._keep = keep
+        super().__init__(below)
+
+    def around(self, operation: Operation, call: Callable[..., Answers]) -> Callable[..., Answers]:
+        """See Around. The body is written out for speed: it runs for each operation."""
+        recorder, keep, number = self.recorder, self._keep, operation.number
+        is_read, is_write = operation.name == "read", operation.name == "write"
+        batch, in_flight, added = recorder.batch, recorder.in_flight, recorder.added
+        get, put, reset = _current.get, _current.set, _current.reset
+        new_id = _ids.__next__
+
+        async def recorded(*args: Any) -> Any:
+            parent, ident = get(), new_id()
+            kept_args = args
+            if is_write:
+                data = keep.of(args[2])
+                kept_args = (args[0], args[1], data, args[3], args[4])
+                if data.__class__ is bytes:
+                    recorder.octets += len(data)
+            token = put(ident)
+            start = monotonic_ns()
+            in_flight[ident] = (number, parent, start, kept_args)
+            result, outcome = None, FAILED
+            try:
+                answer = await call(*args)
+                result, outcome = answer, 0
+                return answer
+            except VfsError as exc:
+                outcome = exc.errno
+                raise
+            except trio.Cancelled:
+                outcome = CANCELLED
+                raise
+            finally:
+                duration = monotonic_ns() - start
+                reset(token)
+                if in_flight.pop(ident, None) is not None:
+                    if is_read and not outcome:
+                        result = keep.of(answer)
+                        if result.__class__ is bytes:
+                            recorder.octets += len(result)
+                    batch.append(
+                        (number, ident, parent, start, duration, outcome, kept_args, result)
+                    )
+                    added()
+
+        return recorded
+
+    def around_told(self, operation: Operation, call: Callable[..., None]) -> Callable[..., None]:
+        """See Around."""
+        recorder, number = self.recorder, operation.number
+
+        def recorded(*args: Any) -> None:
+            parent, ident = _current.get(), next(_ids)
+            token = _current.set(ident)
+            start = monotonic_ns()
+            call(*args)
+            _current.reset(token)
+            record = (number, ident, parent, start, monotonic_ns() - start, 0, args, None)
+            recorder.batch.append(record)
+            recorder.added()
+
+        return recorded
+
+
+@asynccontextmanager
+async def traced(
+    below: FileServer, file: Path, keep: DataKept = DataKept.LENGTH
+) -> AsyncIterator[Trace]:
+    """Record what is asked of `below`, which stays the caller's. Errors: OSError for the file."""
+    trace = Trace(below, file, keep)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trace.recorder.keep_fresh)
+            yield trace
+            nursery.cancel_scope.cancel()
+    finally:
+        trace.recorder.close()

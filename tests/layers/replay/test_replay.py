@@ -1,0 +1,247 @@
+"""Traces done again, on the same kind of file system and on others, and made small."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from syspuffs.emul.tmpfs import TmpFs
+from syspuffs.layers.fault import Faulty, Rule, Rules
+from syspuffs.layers.ops import FileServer
+from syspuffs.layers.p2k import p2k_over
+from syspuffs.layers.passing import Passing
+from syspuffs.layers.replay import compared, replay, shrink
+from syspuffs.layers.trace import DataKept, Event, events, traced
+from syspuffs.native.constants import FREAD, FWRITE, READDIR_PLUS, NameiOp, Vtype
+from syspuffs.native.errors import VfsError
+from syspuffs.native.records import Buffer, Cookie, Cred, Vattr, lookup_cn
+
+from ...support.server import ServerTarget
+from ...support.stacks import STACKS
+
+CRED = Cred(0, 0, (), 1)
+FILE = Vattr(Vtype.VREG, 0o644)
+DIRECTORY = Vattr(Vtype.VDIR, 0o755)
+
+
+@asynccontextmanager
+async def tmpfs() -> AsyncIterator[FileServer]:
+    async with p2k_over(TmpFs(mntfromname=b"none")) as server:
+        yield server
+        await server.unmount(0)
+
+
+async def wander(server: FileServer, count: int, seed: int) -> None:
+    """Make about `count` operations of all kinds on few names, many of which fail."""
+    rng = random.Random(seed)
+    root = server.kargs.root.cookie
+    names = [b"%d" % n for n in range(8)]
+    places = [root]
+    for number in range(3):
+        made = await server.mkdir(root, lookup_cn(b"d%d" % number, CRED, NameiOp.CREATE), DIRECTORY)
+        places.append(made.cookie)
+    for _ in range(count // 4):
+        place, name = rng.choice(places), rng.choice(names)
+        try:
+            await _step(server, rng, place, name, places)
+        except VfsError:
+            pass
+    for place in places[1:]:
+        server.reclaim(place, 1)
+
+
+async def _step(
+    server: FileServer, rng: random.Random, place: Cookie, name: bytes, places: list[Cookie]
+) -> None:
+    deed = rng.randrange(10)
+    if deed < 2:
+        made = await server.create(place, lookup_cn(name, CRED, NameiOp.CREATE), FILE)
+        server.reclaim(made.cookie, 1)
+        return
+    if deed == 2:
+        entries, _ = await server.readdir(place, 0, 4096, READDIR_PLUS, CRED)
+        for entry in entries:
+            if entry.newinfo is not None:
+                server.reclaim(entry.newinfo.cookie, 1)
+        return
+    if deed == 3:
+        made = await server.symlink(
+            place, lookup_cn(name, CRED, NameiOp.CREATE), Vattr(Vtype.VLNK, 0o777), b"to " + name
+        )
+        assert await server.readlink(made.cookie, CRED) == b"to " + name
+        server.reclaim(made.cookie, 1)
+        return
+    found = await server.lookup(place, lookup_cn(name, CRED))
+    if not found.cookie:
+        return
+    try:
+        if deed == 4:
+            await server.remove(place, found.cookie, lookup_cn(name, CRED, NameiOp.DELETE))
+            return
+        elif deed == 5:
+            to = rng.choice(places)
+            await server.rename(
+                place,
+                found.cookie,
+                lookup_cn(name, CRED, NameiOp.DELETE),
+                to,
+                None,
+                lookup_cn(name + b"r", CRED, NameiOp.RENAME),
+            )
+        elif found.vtype == Vtype.VREG:
+            await server.open(found.cookie, FREAD | FWRITE, CRED)
+            try:
+                if deed < 8:
+                    data = rng.randbytes(rng.randrange(3000))
+                    await server.write(found.cookie, rng.randrange(5000), data, 0, CRED)
+                else:
+                    await server.read(found.cookie, 0, 10000, 0, CRED)
+                await server.fsync(found.cookie, 1, 0, 0, CRED)
+            finally:
+                server.close(found.cookie, FREAD | FWRITE, CRED)
+        await server.getattr(found.cookie, CRED)
+    finally:
+        server.reclaim(found.cookie, 1)
+
+
+async def record(file: Path, count: int, seed: int, keep: DataKept) -> list[Event]:
+    async with tmpfs() as below, traced(below, file, keep) as server:
+        await wander(server, count, seed)
+    return list(events(file))
+
+
+STACKS_BY_NAME = {stack.name: stack for stack in STACKS}
+
+
+@pytest.mark.parametrize("keep", DataKept)
+@pytest.mark.parametrize("name", ["p2k|tmpfs", "p2k|ext2fs", "psshfs", "p2k|puffs|psshfs"])
+async def test_no_difference(tmp_path: Path, name: str, keep: DataKept) -> None:
+    """On any stack, and with other data only the lengths are known of."""
+    trace = await record(tmp_path / "t", 4000, 1, keep)
+    assert len(trace) > 3000
+    stack = STACKS_BY_NAME[name]
+    assert stack.build is not None
+    place = tmp_path / "place"
+    place.mkdir()
+    async with stack.build(place, None) as target:
+        assert isinstance(target, ServerTarget)
+        run = await replay(target.server, trace)
+        assert list(compared(run.events, run.expected, run.seen)) == []
+        assert run.skipped == 0
+
+
+async def test_what_ran_together_runs_together(tmp_path: Path) -> None:
+    file = tmp_path / "t"
+    async with tmpfs() as below, traced(Slow(below), file) as server:
+        async with trio.open_nursery() as nursery:
+            for name in (b"a", b"b", b"c"):
+                cn = lookup_cn(name, CRED, NameiOp.CREATE)
+                nursery.start_soon(server.create, server.kargs.root.cookie, cn, FILE)
+        await server.readdir(server.kargs.root.cookie, 0, 4096, 0, CRED)
+    async with tmpfs() as below:
+        slow = Slow(below)
+        run = await replay(slow, events(file))
+        assert slow.most == 3
+        assert list(compared(run.events, run.expected, run.seen)) == []
+
+
+class Slow(Passing):
+    """Takes a trip through the scheduler to create; counts how many do at the same time."""
+
+    name = "slow"
+
+    def __init__(self, below: FileServer) -> None:
+        super().__init__(below)
+        self._now = 0
+        self.most = 0
+
+    async def create(self, opc, cn, va):  # type: ignore[no-untyped-def]
+        self._now += 1
+        self.most = max(self.most, self._now)
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        self._now -= 1
+        return await self.below.create(opc, cn, va)
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind", "operation"),
+    [
+        (Rule(op="read", flip=1), "data", "read"),
+        (Rule(op="write", torn=0), "attributes", "getattr"),
+        (Rule(op="remove", lost=True), "type", "lookup"),
+        (Rule(op="setattr", errno="EIO"), "", ""),
+        (Rule(op="symlink", errno="ENOSPC"), "errno", "symlink"),
+    ],
+)
+async def test_differences(tmp_path: Path, rule: Rule, kind: str, operation: str) -> None:
+    trace = await record(tmp_path / "t", 1500, 2, DataKept.FULL)
+    async with tmpfs() as below:
+        run = await replay(Faulty(below, Rules([rule])), trace)
+        found = list(compared(run.events, run.expected, run.seen))
+    if not kind:
+        assert found == []
+        return
+    assert (kind, operation) in {(one.kind, one.event.name) for one in found}
+
+
+class Forgetful(Passing):
+    """A server with a bug: once a file was written to thrice while it was open, it reads zeros."""
+
+    name = "forgetful"
+
+    def __init__(self, below: FileServer) -> None:
+        super().__init__(below)
+        self._writes: dict[int, int] = {}
+
+    async def write(self, opc: Cookie, offset: int, data: Buffer, ioflag: int, cred: Cred) -> None:
+        self._writes[opc] = self._writes.get(opc, 0) + 1
+        await self.below.write(opc, offset, data, ioflag, cred)
+
+    async def read(self, opc: Cookie, offset: int, resid: int, ioflag: int, cred: Cred) -> Buffer:
+        data = await self.below.read(opc, offset, resid, ioflag, cred)
+        return bytes(len(data)) if self._writes.get(opc, 0) >= 3 else data
+
+
+@asynccontextmanager
+async def forgetful() -> AsyncIterator[FileServer]:
+    async with tmpfs() as below:
+        yield Forgetful(below)
+
+
+async def test_a_long_trace_becomes_a_small_one(tmp_path: Path) -> None:
+    """A planted failure in 10,000 operations comes down to fewer than ten."""
+    trace = await record(tmp_path / "t", 13000, 3, DataKept.FULL)
+    assert len(trace) > 10_000
+    small = await shrink(trace, forgetful, tmpfs)
+    names = [event.name for event in small]
+    assert len(small) < 10, names
+    assert names[-1] == "read"
+    assert names.count("write") == 3
+    assert await shrink(small, forgetful, tmpfs) == small
+    assert await shrink(trace[:500], tmpfs, tmpfs) == []
+
+
+async def test_nothing_is_left_open(tmp_path: Path) -> None:
+    """A trace that ends in the middle of something."""
+    trace = await record(tmp_path / "t", 400, 4, DataKept.LENGTH)
+    for end in range(0, len(trace), 37):
+        async with tmpfs() as server:
+            run = await replay(server, trace[:end])
+            assert list(compared(run.events, run.expected, run.seen)) == []
+
+
+async def test_a_trace_that_does_not_fit(tmp_path: Path) -> None:
+    """Nodes that are not there: what depends on them is left out, the first is reported."""
+    trace = await record(tmp_path / "t", 400, 4, DataKept.LENGTH)
+    rest = [event for event in trace if event.name != "create"]
+    async with tmpfs() as server:
+        run = await replay(server, rest)
+        found = list(compared(run.events, run.expected, run.seen))
+    assert found
+    assert run.skipped

@@ -1,0 +1,294 @@
+"""Unmodified FUSE programs under the stack, each with real data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ..support.leaks import children
+from ..support.mounts import (
+    Mounts,
+    mounted_type,
+    python_command,
+    run,
+    unmount,
+    unmount_by_force,
+    wait_until,
+)
+from ..support.sshd import Sshd
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+BIG = bytes(range(256)) * 4096
+MEMORY_FS = """
+import errno, stat, sys, time
+import mfusepy
+
+class Memory(mfusepy.Operations):
+    use_ns = True
+    def __init__(self):
+        now = int(time.time() * 10**9)
+        self.data = {}
+        self.attr = {"/": dict(st_mode=stat.S_IFDIR | 0o755, st_nlink=2, st_mtime=now)}
+    def getattr(self, path, fh=None):
+        if path not in self.attr:
+            raise mfusepy.FuseOSError(errno.ENOENT)
+        return dict(self.attr[path], st_size=len(self.data.get(path, b"")))
+    def readdir(self, path, fh):
+        return [".", "..", *(name[1:] for name in self.attr if name != "/")]
+    def create(self, path, mode, fi=None):
+        self.attr[path] = dict(st_mode=stat.S_IFREG | mode, st_nlink=1)
+        self.data[path] = b""
+        return 0
+    def read(self, path, size, offset, fh):
+        return self.data[path][offset : offset + size]
+    def write(self, path, data, offset, fh):
+        old = self.data[path].ljust(offset, b"\\0")
+        self.data[path] = old[:offset] + data + old[offset + len(data) :]
+        return len(data)
+    def truncate(self, path, length, fh=None):
+        self.data[path] = self.data[path][:length].ljust(length, b"\\0")
+    def unlink(self, path):
+        del self.data[path], self.attr[path]
+
+mfusepy.FUSE(Memory(), sys.argv[1], foreground=True)
+"""
+
+
+def need(program: str, package: str) -> None:
+    if shutil.which(program) is None:
+        pytest.fail(f"{program} is missing: apt-get install {package}")
+
+
+def make_tree(place: Path) -> None:
+    (place / "folder").mkdir()
+    (place / "hello").write_text("hello, world\n")
+    (place / "folder" / "big").write_bytes(BIG)
+
+
+def check_tree(place: Path) -> None:
+    assert sorted(os.listdir(place)) == ["folder", "hello"]
+    assert (place / "hello").read_text() == "hello, world\n"
+    assert (place / "folder" / "big").read_bytes() == BIG
+    assert (place / "folder").is_dir()
+
+
+def change_tree(place: Path) -> None:
+    """Write, overwrite, rename and remove."""
+    (place / "new").write_bytes(BIG)
+    with (place / "new").open("r+b") as file:
+        file.seek(5000)
+        file.write(b"in the middle")
+    (place / "made").mkdir()
+    (place / "new").rename(place / "made" / "moved")
+    with (place / "hello").open("a") as file:
+        file.write("again\n")
+    (place / "folder" / "big").unlink()
+    (place / "folder").rmdir()
+    check_changed(place)
+
+
+def check_changed(place: Path) -> None:
+    assert sorted(set(os.listdir(place)) - {"lost+found"}) == ["hello", "made"]
+    assert (place / "hello").read_text() == "hello, world\nagain\n"
+    wanted = BIG[:5000] + b"in the middle" + BIG[5013:]
+    assert (place / "made" / "moved").read_bytes() == wanted
+
+
+@contextmanager
+def mounted(argv: Sequence[str], point: Path, name: str) -> Iterator[Path]:
+    """Mount by `syspuffs argv`, and unmount; a command that stays must end with status 0."""
+    log = point.parent / "log"
+    command = [*python_command("syspuffs"), "-o", f"log={log}", "--", *argv]
+    with (point.parent / "said").open("w+b") as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        try:
+            up = wait_until(
+                lambda: mounted_type(point) is not None or process.poll() not in (None, 0)
+            )
+            said.seek(0)
+            assert up, said.read()
+            assert mounted_type(point) == f"fuse.puffs|p2k|puffs|perfuse|{name}", said.read()
+            yield point
+            unmount(point)
+            assert process.wait(20) == 0
+        finally:
+            unmount_by_force(point)
+            if process.poll() is None:
+                process.kill()
+                process.wait(10)
+    assert wait_until(lambda: not serving(str(point)), 20), serving(str(point))
+
+
+def serving(point: str) -> list[str]:
+    """Return the processes that have `point` in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if point.encode() in words.split(b"\0"):
+                found.append(words.decode(errors="replace"))
+    return found
+
+
+@pytest.fixture
+def sshd(mounts: Mounts) -> Sshd:
+    return mounts.sshd
+
+
+@pytest.fixture
+def point(tmp_path: Path) -> Path:
+    place = tmp_path / "mnt"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    place = tmp_path / "tree"
+    place.mkdir()
+    make_tree(place)
+    return place
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_bindfs(tree: Path, point: Path, stays: bool) -> None:
+    need("bindfs", "bindfs")
+    with mounted(["bindfs", *["-f"] * stays, str(tree), str(point)], point, "bindfs"):
+        check_tree(point)
+        change_tree(point)
+    check_changed(tree)
+
+
+@pytest.mark.sshd
+def test_sshfs(tree: Path, point: Path, sshd: Sshd) -> None:
+    need("sshfs", "sshfs")
+    options = [word for option in sshd.options for word in ("-o", option)]
+    at = next(i for i, word in enumerate(options) if word.startswith("User="))
+    user = options[at].partition("=")[2]
+    del options[at - 1 : at + 1]  # sshfs has no such option
+    argv = ["sshfs", *options, f"{user}@127.0.0.1:{tree}", str(point)]
+    with mounted(argv, point, "sshfs"):
+        check_tree(point)
+        change_tree(point)
+    check_changed(tree)
+
+
+def test_unionfs(tree: Path, point: Path) -> None:
+    need("unionfs", "unionfs-fuse")
+    with mounted(["unionfs", f"{tree}=RW", str(point)], point, "unionfs"):
+        check_tree(point)
+        change_tree(point)
+    check_changed(tree)
+
+
+def test_mergerfs(tree: Path, point: Path) -> None:
+    need("mergerfs", "mergerfs")
+    with mounted(["mergerfs", str(tree), str(point)], point, "mergerfs"):
+        check_tree(point)
+        change_tree(point)
+    check_changed(tree)
+
+
+def test_rclone(tree: Path, point: Path) -> None:
+    need("rclone", "rclone")
+    argv = ["rclone", "--config", "/dev/null", "mount", "--vfs-cache-mode", "writes"]
+    argv += ["--vfs-write-back", "0s", str(tree), str(point)]
+    with mounted(argv, point, "rclone"):
+        check_tree(point)
+        change_tree(point)
+        assert wait_until(lambda: (tree / "made" / "moved").exists())
+    check_changed(tree)
+
+
+def test_squashfuse(tmp_path: Path, tree: Path, point: Path) -> None:
+    need("squashfuse", "squashfuse")
+    image = str(tmp_path / "image")
+    assert run(["mksquashfs", str(tree), image, "-quiet"]).status == 0
+    with mounted(["squashfuse", image, str(point)], point, "squashfuse"):
+        check_tree(point)
+
+
+def test_fuseiso(tmp_path: Path, tree: Path, point: Path) -> None:
+    need("fuseiso", "fuseiso")
+    image = str(tmp_path / "image")
+    assert run(["genisoimage", "-quiet", "-R", "-o", image, str(tree)]).status == 0
+    with mounted(["fuseiso", image, str(point)], point, "fuseiso"):
+        check_tree(point)
+
+
+def test_fuse2fs(tmp_path: Path, tree: Path, point: Path) -> None:
+    need("fuse2fs", "fuse2fs")
+    image = str(tmp_path / "image")
+    made = run(["mke2fs", "-q", "-t", "ext4", "-d", str(tree), image, "32M"])
+    assert made.status == 0, made.stderr
+    with mounted(["fuse2fs", image, str(point)], point, "ext4"):
+        assert (point / "folder" / "big").read_bytes() == BIG
+        change_tree(point)
+    checked = run(["e2fsck", "-fn", image])
+    assert checked.status == 0, checked.stdout
+    with mounted(["fuse2fs", "-o", "ro", image, str(point)], point, "ext4"):
+        check_changed(point)
+
+
+def test_exfat(tmp_path: Path, point: Path) -> None:
+    need("mount.exfat-fuse", "exfat-fuse")
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    assert run(["mkfs.exfat", str(image)]).status == 0
+    with mounted(["mount.exfat-fuse", str(image), str(point)], point, "mount.exfat-fuse"):
+        make_tree(point)
+        check_tree(point)
+        change_tree(point)
+    assert run(["fsck.exfat", "-n", str(image)]).status == 0
+
+
+def test_mfusepy(tmp_path: Path, point: Path) -> None:
+    script = tmp_path / "memory.py"
+    script.write_text(MEMORY_FS)
+    with mounted([sys.executable, str(script), str(point)], point, Path(sys.executable).name):
+        (point / "new").write_bytes(BIG)
+        assert os.listdir(point) == ["new"]
+        assert (point / "new").read_bytes() == BIG
+        (point / "new").unlink()
+
+
+def test_a_program_that_dies_harms_nobody(tree: Path, point: Path) -> None:
+    need("bindfs", "bindfs")
+    command = [*python_command("syspuffs"), "-f", "--", "bindfs", "-f", str(tree), str(point)]
+    with (point.parent / "said").open("w+b") as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        assert wait_until(lambda: mounted_type(point) is not None)
+        assert wait_until(lambda: (point / "hello").exists())
+        (program,) = children(process.pid)
+        os.kill(program, signal.SIGKILL)
+        assert process.wait(30) != 0
+    assert mounted_type(point) is None
+
+
+def test_a_program_that_fails_tells_why(point: Path) -> None:
+    need("bindfs", "bindfs")
+    alone = run(["bindfs", "/nonexistent", str(point)])
+    under = run([*python_command("syspuffs"), "bindfs", "/nonexistent", str(point)])
+    assert (under.status, under.stderr) == (alone.status, alone.stderr)
+
+
+def test_what_keeps_us_from_mounting_is_told_to_the_program(tree: Path, point: Path) -> None:
+    need("bindfs", "bindfs")
+    argv = [*python_command("syspuffs"), "bindfs", str(tree), str(point)]
+    with mounted(["bindfs", str(tree), str(point)], point, "bindfs"):
+        got = run([*argv, "-o", "nonempty"])
+        assert got.status == 1
+        assert "something is mounted there already" in got.stderr
