@@ -57,6 +57,10 @@ class Passing(FileServer):
         """See FileServer."""
         self.below.error_note(kind, errno, text, cookie)
 
+    def names_hold(self) -> bool:
+        """See FileServer."""
+        return self.below.names_hold()
+
     # The whole file system.
 
     def statvfs(self) -> Coroutine[Any, Any, Statvfs]:

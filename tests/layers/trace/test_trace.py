@@ -17,6 +17,7 @@ from syspuffs.emul.tmpfs import TmpFs
 from syspuffs.layers.operations import BY_NAME, OPERATIONS
 from syspuffs.layers.ops import FileServer
 from syspuffs.layers.p2k import p2k_over
+from syspuffs.layers.passing import Passing
 from syspuffs.layers.puffs import puffs_over
 from syspuffs.layers.trace import (
     CANCELLED,
@@ -69,7 +70,9 @@ def test_the_table_of_operations_is_whole() -> None:
         for name, value in vars(FileServer).items()
         if callable(value) and not name.startswith("_")
     }
-    assert declared - {"attach", "error_note"} == set(BY_NAME)
+    assert declared - {"attach", "error_note", "names_hold"} == set(BY_NAME)
+    passed_on = vars(Passing).keys() & vars(FileServer).keys()
+    assert declared <= passed_on, "what Passing does not hand on ends there"
     told = {operation.name for operation in OPERATIONS if not operation.waits}
     assert told == {"close", "abortop", "reclaim"}
 
