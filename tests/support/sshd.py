@@ -107,8 +107,17 @@ class Sshd:
     @property
     def options(self) -> tuple[str, ...]:
         """Give ssh options by which a client logs in and looks at nothing but our files."""
+        return self.options_by(self.port)
+
+    def options_by(self, port: int) -> tuple[str, ...]:
+        """Give the same for a client that comes by another port, that of a line to us."""
+        known = f"[{self.host}]:{port} "
+        lines = self.known_hosts.read_text() if self.known_hosts.exists() else ""
+        if port != self.port and known not in lines:
+            keys = (self.public_host_key(kind) for kind in self.host_keys)
+            self.known_hosts.write_text(lines + "".join(f"{known}{key}\n" for key in keys))
         return (
-            f"Port={self.port}",
+            f"Port={port}",
             f"User={self.user}",
             f"IdentityFile={self.identity}",
             "IdentitiesOnly=yes",
