@@ -232,11 +232,13 @@ async def mount_and_serve(
     *,
     ready: Callable[[], None],
     mounted: Callable[[], Awaitable[None]] | None = None,
+    made: Callable[[FuseEnd], None] | None = None,
 ) -> None:
     """Mount `server` on `mountpoint`, serve until it is unmounted, and return.
 
     `mounted` is awaited when the host has mounted and nothing has been asked of `server` yet.
-    `ready` is called once, when the mount has answered a request. Cancellation unmounts.
+    `ready` is called once, when the mount has answered a request. `made` is called before that
+    with the host's end, for who looks into the stack while it lives. Cancellation unmounts.
     `server.unmount` is awaited in any case before this returns, forced if need be; the caller
     still owns the server's own context. Raises HostMountError.
     """
@@ -270,6 +272,8 @@ async def mount_and_serve(
             upcalls = _Upcalls(end, end_session)
             _end_session = end_session
             server.attach(upcalls)
+            if made is not None:
+                made(end)
             nursery.start_soon(_serve, nursery)
             with trio.fail_after(_READY_SECONDS):
                 await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
@@ -290,7 +294,7 @@ async def mount_and_serve(
             upcalls.open = False
         try:
             with trio.CancelScope(shield=True):
-                await server.unmount(0)
+                await end.server.unmount(0)
         finally:
             pyfuse3.close(unmount=True)
 

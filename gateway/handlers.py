@@ -17,7 +17,8 @@ import os
 import stat
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
@@ -59,6 +60,9 @@ from .directories import OpenDirectory
 from .nodes import Node, NodeTable
 from .options import HostOptions
 
+if TYPE_CHECKING:
+    from .control.ends import Request
+
 _log = logging.getLogger(__name__)
 
 # As plain numbers: arithmetic on members of an enumeration is slow.
@@ -80,6 +84,7 @@ def _answered(
 
     @wraps(handler)
     async def answer(self: FuseEnd, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        _since = monotonic_ns()  # for who looks at what is under way (control/fusetasks.py)
         try:
             return await handler(self, *args, **kwargs)
         except VfsError as exc:
@@ -582,6 +587,41 @@ class FuseEnd(pyfuse3.Operations):
         opened = self._dirs[fh]
         flags = FSYNC_WAIT | FSYNC_CACHE | (FSYNC_DATAONLY if datasync else 0)
         await self.server.fsync(opened.node.cookie, flags, 0, 0, opened.cred)
+
+    # For who looks into the living stack: gateway/control/ends.py.
+
+    def stand_on(self, server: FileServer) -> None:
+        """See layers.joint.Stander."""
+        self.server = self.nodes.server = server
+
+    def requests(self) -> list[Request]:
+        """See control.ends.End."""
+        from .control.fusetasks import requests
+
+        return requests(self)
+
+    def cred(self, ctx: RequestContext) -> Cred:
+        """Return who asks."""
+        return self._creds.cred(ctx)
+
+    def cred_of(self, fh: int) -> Cred | None:
+        """Return who has opened a file or directory."""
+        opened = self._files.get(fh) or self._dirs.get(fh)
+        return None if opened is None else opened.cred
+
+    def node_of(self, fh: int) -> Node | None:
+        """Return the node of an open file or directory."""
+        opened = self._files.get(fh) or self._dirs.get(fh)
+        return None if opened is None else opened.node
+
+    def path(self, cookie: Cookie) -> bytes | None:
+        """See control.ends.End."""
+        node = self.nodes.by_cookie(cookie)
+        return None if node is None else self.nodes.path(node)
+
+    def known_below(self, path: bytes) -> list[Cookie]:
+        """See control.ends.End."""
+        return [node.cookie for node in self.nodes.below(path)]
 
     def statistics(self) -> dict[str, Any]:
         """Return counts of what is known and open, for people."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import trio
 
     from ..layers.ops import FileServer
+    from .control.ends import End
 
 COMFD: Final = "PUFFS_COMFD"
 """As `layers.puffs.comfd.COMFD_ENV`, which costs trio to import."""
@@ -261,7 +262,22 @@ class _Run:
             options,
             ready=lambda: self._up(attachment.stay()),
             mounted=attachment.mounted,
+            made=lambda end: self._look_into(end, attachment),
         )
+
+    def _look_into(self, end: End, attachment: Attachment, *, is_part: bool = False) -> None:
+        """Let puffsctl look into the stack below `end`, as long as this process lives."""
+        from .control.server import Living, serve_control
+
+        living = Living(
+            mountpoint=attachment.mountpoint,
+            end=end,
+            nursery=self._nursery,
+            forget=attachment.forget,
+            program=self._command.program,
+            is_part=is_part,
+        )
+        self._nursery.start_soon(serve_control, living)
 
     async def _over_comfd(self, attachment: Attachment, sock: socket.socket) -> None:
         """Have the other end of `sock` mount, and serve frames to it."""
@@ -269,6 +285,7 @@ class _Run:
         from ..layers.puffs.putter import Putter
         from ..layers.puffs.stream import StreamServer
         from ..native.errors import TransportError, VfsError
+        from .control.served import ServedEnd
 
         kargs, host, command = attachment.server.kargs, attachment.host, self._command
         stay = attachment.stay() or command.foreground
@@ -301,6 +318,7 @@ class _Run:
         else:
             daemon.leave_terminal(command.logfile)
         self._unmount = unmount
+        self._look_into(ServedEnd(half), attachment, is_part=True)
         self._up(stay)
         await half.serve()
 

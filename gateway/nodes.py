@@ -22,6 +22,9 @@ ROOT_INO = 1
 _FIRST_OWN_INO = 1 << 48
 """Numbers from here on are ours, for nodes whose own number is taken, 0 or the root's."""
 
+_DEPTH_MAX = 2048
+"""No path has more components than half of PATH_MAX; what seems to is a loop."""
+
 
 class Node:
     """One node that the host knows, or that waits in an open directory to be told to it."""
@@ -61,7 +64,7 @@ class NodeTable:
     """All nodes of one mount. Not thread safe; no method waits."""
 
     def __init__(self, server: FileServer, root: Newinfo) -> None:
-        self._server = server
+        self.server = server
         self.root = Node(root.cookie, ROOT_INO, root.vtype)
         self.root.nlookup = 1
         self._by_ino: dict[int, Node] = {ROOT_INO: self.root}
@@ -144,7 +147,35 @@ class NodeTable:
         if parent is not None and parent.children is not None:
             if parent.children.get(node.name) is node:
                 del parent.children[node.name]
-        self._server.reclaim(node.cookie, node.held)
+        self.server.reclaim(node.cookie, node.held)
+
+    def path(self, node: Node) -> bytes | None:
+        """Return the path by which the host last found `node`; None if it has lost it."""
+        parts: list[bytes] = []
+        while node is not self.root:
+            if node.parent is None or len(parts) > _DEPTH_MAX:
+                return None
+            parts.append(node.name)
+            node = node.parent
+        return b"/" + b"/".join(reversed(parts))
+
+    def below(self, path: bytes) -> list[Node]:
+        """Return the node at `path` ("/" is the root) and all known below it, upper ones first."""
+        at = self.root
+        for name in filter(None, path.split(b"/")):
+            child = self.child(at, name)
+            if child is None:
+                return []
+            at = child
+        # A node with several names is found once, and a loop that a change left behind ends.
+        found = {id(at): at}
+        todo = [at]
+        while todo:
+            for child in (todo.pop().children or {}).values():
+                if id(child) not in found:
+                    found[id(child)] = child
+                    todo.append(child)
+        return list(found.values())
 
     def named(self) -> list[tuple[Node, bytes]]:
         """Return (directory, name) of every name that the host may hold."""

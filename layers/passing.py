@@ -49,6 +49,13 @@ class Passing(FileServer):
         """See FileServer."""
         return self._kargs
 
+    def stand_on(self, below: FileServer) -> None:
+        """Have `below` asked from now on, which knows the same cookies; see layers/joint.py.
+
+        What is under way ends where it has begun.
+        """
+        self.below = below
+
     def attach(self, upcalls: Upcalls) -> None:
         """See FileServer."""
         self.below.attach(upcalls)
@@ -270,8 +277,16 @@ class Around(Passing):
 
     def __init__(self, below: FileServer) -> None:
         super().__init__(below)
+        self._surround()
+
+    def stand_on(self, below: FileServer) -> None:
+        """See Passing."""
+        super().stand_on(below)
+        self._surround()
+
+    def _surround(self) -> None:
         for operation in OPERATIONS:
-            call = getattr(below, operation.name)
+            call = getattr(self.below, operation.name)
             make: Any = self.around if operation.waits else self.around_told
             self.__dict__[operation.name] = make(operation, call)
 

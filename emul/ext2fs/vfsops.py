@@ -67,6 +67,11 @@ class VfsOps(InodeOps):
         return f"ext2fs|{below}" if below else "ext2fs"
 
     @property
+    def below(self) -> Disk:
+        """The disk that it lies on."""
+        return self._disk
+
+    @property
     def mntfromname(self) -> bytes:
         """What the caller of the constructor said, or the name of the disk."""
         return self._mntfromname

@@ -24,6 +24,7 @@ from .disk import Disk
 
 if TYPE_CHECKING:
     from ..mount import Mount
+    from ..vfs import FileSystem
 
 IO_TASKS: Final = 8
 """Transfers of one disk under way in the file system below: what hides a network's latency."""
@@ -42,6 +43,16 @@ class VnodeDisk(Disk):
         self._vp = vp
         self._queue: deque[tuple[Buf, int]] = deque()
         self._tasks = 0
+
+    @property
+    def mount(self) -> Mount:
+        """The mount in which the file lies."""
+        return self._vp.mount
+
+    @property
+    def below(self) -> FileSystem:
+        """The file system in which the file lies."""
+        return self._vp.mount.fs
 
     def _start(self, bp: Buf, offset: int) -> None:
         self._queue.append((bp, offset))

@@ -84,6 +84,16 @@ class P2k(FileServer):
         """Return the mount arguments; the type is "p2k|" and the trace of what is below."""
         return self._kargs
 
+    @property
+    def mount(self) -> Mount:
+        """The mount in the emulated kernel."""
+        return self._mount
+
+    @property
+    def below(self) -> FileSystem:
+        """The file system that is served."""
+        return self._fs
+
     def attach(self, upcalls: Upcalls) -> None:
         """Learn whom to hand flushes to."""
         self._upcalls = upcalls

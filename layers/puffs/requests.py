@@ -28,6 +28,7 @@ from ...native.constants import (
 from ...native.errors import LocalProtocolError, RemoteProtocolError, VfsError
 from ...native.frames import Header, encode_request
 from ...native.records import Buffer, Cookie, Kargs, Newinfo
+from ..ops import FileServer
 from .nodes import Nodes, apply_setbacks
 from .touser import Touser
 
@@ -129,6 +130,18 @@ class KernelHalf(FileSystem):
     def ops(self) -> frozenset[int]:
         """See FileSystem: those of the server."""
         return frozenset(op for op in VnOp if self._has[op])
+
+    @property
+    def below(self) -> FileServer | None:
+        """The server, if it is in this process and nothing lies between."""
+        half = self.touser.half
+        return None if half is None else half.server
+
+    def stand_on(self, server: FileServer) -> None:
+        """Have `server` asked in place of the one below; see layers/joint.py."""
+        half = self.touser.half
+        assert half is not None
+        half.stand_on(server)
 
     def statistics(self) -> Statistics:
         """Return the figures of now."""

@@ -54,12 +54,16 @@ class ServerHalf:
     """Calls `server` for frames. `has_ended` is True once an unmount has been granted."""
 
     def __init__(self, server: FileServer) -> None:
-        self.server = server
         self.has_ended = False
         self._requests = 0
         self._refused = 0
         self._crashes = 0
         self._crashed: set[tuple[int, int, type[Exception]]] = set()
+        self.stand_on(server)
+
+    def stand_on(self, server: FileServer) -> None:
+        """Call `server` from now on, which knows the same cookies; see layers/joint.py."""
+        self.server = server
         # Looked up once: the method of each operation, by its number.
         self._vnode_ops: list[Callable[..., Any]] = [
             getattr(server, op.name.lower(), _absent) for op in VnOp

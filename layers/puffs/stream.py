@@ -77,6 +77,11 @@ class StreamServer:
         self._idle: list[Task] = []
         self._nobody_reads = False
 
+    @property
+    def half(self) -> ServerHalf:
+        """The server half, for who looks into a living stack."""
+        return self._half
+
     def statistics(self) -> ServerStatistics:
         """Return the figures of now."""
         return self._half.statistics()

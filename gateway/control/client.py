@@ -1,0 +1,171 @@
+"""The other end of control sockets: which mounts there are, and asking one. Every wait is bounded.
+
+Nothing here looks at a mount point itself, which may not answer: mounts are known by what they say
+of themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ..status import CommandError, Status
+from .places import directories, short_name
+from .protocol import ANSWER_MAX, ControlError, decode_answer, encode_question
+
+ASK_SECONDS: Final = 5.0
+"""How long a mount may take to answer, unless its command says otherwise."""
+_CHUNK: Final = 65536
+
+
+class Connection:
+    """A connection to the mount behind a control socket. Errors: OSError when nobody is there."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._rest = bytearray()
+        try:
+            self._socket.settimeout(ASK_SECONDS)
+            with short_name(path) as name:
+                self._socket.connect(name)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def ask(self, ask: str, seconds: float = ASK_SECONDS, **args: Any) -> Any:
+        """Return what is answered. Errors: ControlError, its silence among them."""
+        deadline = time.monotonic() + seconds
+        try:
+            self._socket.settimeout(seconds)
+            self._socket.sendall(encode_question(ask, args))
+            return decode_answer(self._line(deadline))
+        except TimeoutError:
+            raise ControlError(
+                f"the mount's process does not answer within {seconds:g} s"
+            ) from None
+        except OSError as exc:
+            raise ControlError(f"the mount has ended: {exc.strerror}") from None
+
+    def _line(self, deadline: float) -> bytes:
+        while True:
+            at = self._rest.find(b"\n")
+            if at >= 0:
+                line = bytes(self._rest[:at])
+                del self._rest[: at + 1]
+                return line
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._socket.settimeout(left)
+            more = self._socket.recv(_CHUNK)
+            if not more:
+                raise ControlError("the mount has ended, or does not let this user ask")
+            if len(self._rest) > ANSWER_MAX:
+                raise ControlError("the answer has no end")
+            self._rest += more
+
+
+@dataclass(frozen=True)
+class Found:
+    """A control socket and what its mount says of itself; `error` if it says nothing."""
+
+    path: Path
+    summary: dict[str, Any]
+    error: str = ""
+
+    @property
+    def mountpoint(self) -> str:
+        """Where it is mounted; empty if that is not known."""
+        return str(self.summary.get("mountpoint", ""))
+
+    @property
+    def is_part(self) -> bool:
+        """Whether another process has made the mount, and this one serves what is further down."""
+        return bool(self.summary.get("part"))
+
+
+def mounts() -> list[Found]:
+    """Return all mounts that this user may ask, by mount point, upper processes of a stack first.
+
+    Sockets of processes that have died are removed.
+    """
+    found = []
+    for directory in directories():
+        with suppress(OSError):
+            for path in directory.iterdir():
+                if path.name.isdigit():
+                    found += _look(path)
+    # Of a stack in several processes the upper one was started first.
+    return sorted(found, key=lambda one: (one.mountpoint, one.is_part, int(one.path.name)))
+
+
+def _look(path: Path) -> list[Found]:
+    try:
+        with Connection(path) as connection:
+            return [Found(path, connection.ask("list"))]
+    except (ConnectionRefusedError, FileNotFoundError):
+        if not os.path.exists(f"/proc/{path.name}"):
+            with suppress(OSError):
+                path.unlink()
+        return []
+    except OSError as exc:
+        return [Found(path, {}, exc.strerror or str(exc))]
+    except ControlError as exc:
+        return [Found(path, {}, str(exc))]
+
+
+def mount_at(place: str | None) -> list[Found]:
+    """Return the mount that holds `place` (None: the current directory), part by part, top first.
+
+    Errors: CommandError when there is none, or it does not answer.
+    """
+    wanted = os.path.abspath(place if place is not None else _current_directory())
+    all_found = mounts()
+    held = _holding(wanted, all_found)
+    if not held:
+        # Links in the way to it; the last name is not looked at, for it may be a dead mount.
+        above, name = os.path.split(wanted)
+        held = _holding(os.path.join(os.path.realpath(above), name), all_found)
+    if held:
+        return held
+    others = ", ".join(dict.fromkeys(one.mountpoint for one in all_found if one.mountpoint))
+    silent = [one for one in all_found if one.error]
+    if others:
+        step = f"there are {others}"
+    elif silent:
+        step = f"process {silent[0].path.name} does not say what it mounts: {silent[0].error}"
+    else:
+        step = "this user has none"
+    raise CommandError(Status.NOTHING_MOUNTED, f"{wanted}: no mount of ours is there; {step}")
+
+
+def _current_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError as exc:
+        raise CommandError(
+            Status.NOTHING_MOUNTED, f"the current directory is gone ({exc.strerror}); name a mount"
+        ) from None
+
+
+def _holding(place: str, found: Sequence[Found]) -> list[Found]:
+    """Return what is mounted on the longest of the mount points that hold `place`."""
+    holders = {
+        one.mountpoint
+        for one in found
+        if one.mountpoint and (place + "/").startswith(one.mountpoint.rstrip("/") + "/")
+    }
+    longest = max(holders, key=len, default=None)
+    return [one for one in found if one.mountpoint == longest]

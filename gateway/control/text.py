@@ -1,0 +1,123 @@
+"""What is answered, for people: tables and trees on the terminal, or JSON for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .client import Found
+
+
+def console() -> Console:
+    """Return the terminal; what is not one gets lines as long as they are."""
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(highlight=False, width=10_000, no_color=True)
+
+
+def print_json(found: Any) -> None:
+    """Print what programs can read, indented."""
+    print(msgspec.json.format(msgspec.json.encode(found)).decode())
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print columns; numbers stand at the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    lines = [list(row) for row in rows]
+    for at, heading in enumerate(headings):
+        is_number = bool(lines) and all(isinstance(row[at], (int, float)) for row in lines)
+        table.add_column(
+            heading, justify="right" if is_number else "left", no_wrap=True, overflow="fold"
+        )
+    for row in lines:
+        table.add_row(*(Text(str(value)) for value in row))
+    console().print(table)
+
+
+def age(seconds: float) -> str:
+    """Return a time as people say it."""
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = int(seconds) // 60
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 1440} d"
+
+
+def mount_table(found: Sequence[Found]) -> None:
+    """Print one line for each mount, and for each process that serves a part of one."""
+    rows = [
+        (
+            one.summary["mountpoint"],
+            ("...|" if one.is_part else "") + one.summary["type"],
+            one.summary["special"],
+            one.summary["pid"],
+            one.summary["uid"],
+            age(one.summary["seconds"]),
+        )
+        if one.summary
+        else ("?", one.error, "", int(one.path.name), "", "")
+        for one in found
+    ]
+    print_table(("MOUNTPOINT", "TYPE", "SPECIAL", "PID", "UID", "SINCE"), rows)
+
+
+def status_text(answers: Sequence[Mapping[str, Any]]) -> None:
+    """Print what a mount is made of, process by process."""
+    out = console()
+    for at, answer in enumerate(answers):
+        special, where, kind = answer["special"], answer["mountpoint"], answer["type"]
+        if at == 0:
+            out.print(Text(f"{special} on {where} type {kind}"))
+        process = f"process {answer['pid']} ({answer['program']}, user {answer['uid']})"
+        part = f", serves {kind} to the one above" if answer["part"] else ""
+        out.print(Text(f"{process}, since {age(answer['seconds'])}{part}"))
+        for name, note in answer["notes"].items():
+            out.print(Text(f"  {name}: {note}"))
+        for layer in answer["layers"]:
+            out.print(Text(f"  {layer['name']}", style="bold"))
+            for title in ("options", "statistics"):
+                if layer[title]:
+                    out.print(Text(f"    {title}"))
+                    for line in _lines(layer[title]):
+                        out.print(Text(f"      {line}"))
+
+
+def _lines(found: Mapping[str, Any]) -> Iterable[str]:
+    """Yield one line for the plain values, and one for each group of others."""
+    plain = [f"{_words(name)} {_said(value)}" for name, value in found.items() if _is_plain(value)]
+    if plain:
+        yield ", ".join(plain)
+    for name, value in found.items():
+        if not _is_plain(value):
+            rest = " ".join(_lines(value)) if isinstance(value, Mapping) else _said(value)
+            if rest:
+                yield f"{_words(name)}: {rest}"
+    hits, misses = found.get("hits"), found.get("misses")
+    if isinstance(hits, int) and isinstance(misses, int) and hits + misses:
+        hits += found.get("negative_hits", 0)
+        yield f"({100 * hits / (hits + misses):.0f} % found)"
+
+
+def _is_plain(value: Any) -> bool:
+    return not isinstance(value, (Mapping, list))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(_said, value))
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
