@@ -1,22 +1,24 @@
-"""The table, and what falls short of what is owed or wanted."""
+"""The tables as Markdown, and what falls short of what is owed or wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from .links import Link
 from .mounts import SSHFS, Contender
 from .rounds import Results
-from .rows import Row
+from .rows import PAIR_GOALS, Row
 
 MEMORY_GOAL: Final = 150 * 1_000_000
 """Resident memory of our daemon while streaming, octets (design.md, section 9)."""
+
+CAT: Final = "cat"
+"""The key of what copies without a file system."""
 
 _WIDTH: Final = 160
 
@@ -30,16 +32,12 @@ class Shortfall:
 
 
 class Report:
-    """Prints `results`; `shortfalls` are collected on the way."""
+    """Writes what was measured over `link`; `shortfalls` are collected on the way."""
 
     def __init__(
-        self,
-        console: Console,
-        results: Results,
-        rows: Sequence[Row],
-        contenders: Sequence[Contender],
+        self, link: Link, results: Results, rows: Sequence[Row], contenders: Sequence[Contender]
     ) -> None:
-        self._console = console
+        self._link = link
         self._results = results
         self._rows = rows
         self._contenders = contenders
@@ -54,86 +52,91 @@ class Report:
         ours, theirs = self.rates(row, key), self.rates(row, base)
         return median(ours) / median(theirs) if ours and theirs else None
 
-    def print_speeds(self) -> None:
-        """Print the main table: medians, their ratios to sshfs, and the range."""
-        self._console.print(
-            f"Rates over the loopback: medians of {self._results.rounds} interleaved rounds, "
-            "lowest and highest.\n'x' is the ratio to sshfs, 'of plain' that of the stack to "
-            "'psshfs, ssh'. Marked: OWED (due now), short (of the goal).",
-            highlight=False,
-        )
-        table = Table(show_lines=True)
-        table.add_column("row")
-        for contender in self._contenders:
-            table.add_column(contender.title, justify="right", no_wrap=True)
+    def speeds(self) -> Iterator[str]:
+        """Give the lines of the main table: medians, their ratios, and the range."""
+        yield f"## {self._link.title[0].upper()}{self._link.title[1:]}"
+        yield ""
+        yield f"Rates: medians of {self._results.rounds} interleaved rounds (lowest to highest)."
+        yield ""
+        yield from _line("work", *(contender.title for contender in self._contenders))
+        yield from _line("---", *("---:" for _ in self._contenders))
         for row in self._rows:
-            cells = [self._cell(row, contender) for contender in self._contenders]
-            table.add_row(Text(f"{row.title}\n{row.unit}"), *cells)
-        self._console.print(table)
+            cells = (self._cell(row, contender) for contender in self._contenders)
+            yield from _line(f"{row.title}, {row.unit}", *cells)
+        yield ""
+        for row in self._rows:
+            if limit := row.limits.get(self._link.key):
+                yield f"* {row.title}: {limit}"
 
-    def _cell(self, row: Row, contender: Contender) -> Text:
-        if contender.rows is not None and row.key not in contender.rows:
-            return Text("")
-        rates = self.rates(row, contender.key)
+    def _cell(self, row: Row, contender: Contender) -> str:
+        if not contender.does(row.key):
+            return ""
+        key = contender.key
+        rates = self.rates(row, key)
+        fault = self._results.faults.get((row.key, key))
+        if fault is not None:
+            # A row that does not run at all is a debt, whoever is at fault.
+            self.shortfalls.append(Shortfall(True, f"{self._name(row, contender)}: {fault}"))
         if not rates:
-            reason = self._results.faults.get((row.key, contender.key))
-            if reason is None:
-                return Text("-")  # the user had enough before it came to this
-            self._fall_short(row, contender, reason)
-            return Text("FAILED", style="bold red")
-        cell = Text()
-        ratio = self._ratio(row, contender.key, SSHFS)
-        if ratio is not None and contender.key != SSHFS:
-            self._judge(cell, row, contender, f"{ratio:.2f}x", ratio, "sshfs")
+            return "-" if fault is None else "**failed**"
+        ratios = []
+        link = self._link.key
+        if key not in (SSHFS, CAT):
+            base = row.key if row.key != "late" else "create"
+            ratio = self._ratio_of(row, key, base, SSHFS)
+            goal = row.goals.get(link, {}).get(key)
+            ratios.append(self._judge(row, contender, ratio, "x", "of sshfs", goal))
+        if (wanted := row.of_cat.get(link)) and key in ("asyncssh", "ssh"):
+            ratio = self._ratio(row, key, CAT)
+            ratios.append(self._judge(row, contender, ratio, " of cat", "of ssh cat", wanted))
         if contender.plain is not None:
-            share = self._ratio(row, contender.key, contender.plain)
-            if share is not None:
-                self._judge(cell, row, contender, f"{share:.2f} of plain", share, "plain psshfs")
-        cell.append(f"{_number(median(rates))}\n", style="bold" if contender.key == SSHFS else "")
-        cell.append(f"[{_number(min(rates))} .. {_number(max(rates))}]", style="dim")
-        if fault := self._results.faults.get((row.key, contender.key)):
-            cell.append("\nsometimes FAILED", style="bold red")
-            self._fall_short(row, contender, fault)
-        return cell
+            ratio = self._ratio(row, key, contender.plain)
+            goal = PAIR_GOALS.get(link)
+            ratios.append(self._judge(row, contender, ratio, " of plain", "of plain psshfs", goal))
+        words = [word for word in ratios if word]
+        words.append(f"{_number(median(rates))} ({_number(min(rates))} to {_number(max(rates))})")
+        if fault is not None:
+            words.append("**sometimes failed**")
+        return "<br>".join(words)
+
+    def _ratio_of(self, row: Row, key: str, base_row: str, base: str) -> float | None:
+        """Return the ratio to another row's rate, where the other has no such row of its own."""
+        if base_row == row.key:
+            return self._ratio(row, key, base)
+        for other in self._rows:
+            if other.key == base_row and (theirs := self.rates(other, base)):
+                return median(self.rates(row, key)) / median(theirs)
+        return None
+
+    def _name(self, row: Row, contender: Contender) -> str:
+        return f"{self._link.title}: {row.title}, {contender.title}"
 
     def _judge(
-        self, cell: Text, row: Row, contender: Contender, text: str, ratio: float, base: str
-    ) -> None:
-        """Put a ratio into the cell, marked where it is less than it should be."""
-        if base == "sshfs":
-            owed = row.owed.get(contender.goals or "")
-            goal = row.goals.get(contender.goals or "")
-        else:
-            owed, goal = row.pair_owed, row.pair_goal
-        mark, style = "", "green" if ratio >= 1 else ""
-        for due, wanted in ((True, owed), (False, goal)):
-            if wanted is None or ratio >= wanted:
-                continue
-            mark, style = (" OWED" if due else " short"), ("bold red" if due else "yellow")
-            self.shortfalls.append(
-                Shortfall(
-                    due,
-                    f"{row.title}, {contender.title}: {ratio:.3f} of {base}, "
-                    f"{'owed' if due else 'goal'} {wanted:.1f}",
-                )
-            )
-            break
-        cell.append(f"{text}{mark}\n", style=style)
+        self,
+        row: Row,
+        contender: Contender,
+        ratio: float | None,
+        unit: str,
+        what: str,
+        goal: float | None,
+    ) -> str:
+        """Return a ratio in words, with the goal behind it where it is less than that."""
+        if ratio is None:
+            return ""
+        text = f"{ratio:.2f}{unit}"
+        if not goal or ratio >= goal:
+            return f"**{text}**" if goal else text
+        short = f"{self._name(row, contender)}: {ratio:.2f} {what}, goal {goal:g}"
+        self.shortfalls.append(Shortfall(True, short))
+        return f"{text} (goal {goal:g})"
 
-    def _fall_short(self, row: Row, contender: Contender, fault: str) -> None:
-        # A row that does not run at all is a debt, whoever is at fault.
-        text = f"{row.title}, {contender.title}: {fault}"
-        self.shortfalls.append(Shortfall(True, text))
-
-    def print_costs(self) -> None:
-        """Print CPU seconds of the daemons and their ssh, and memory."""
+    def costs(self) -> Iterator[str]:
+        """Give the lines of a table of CPU seconds of the daemons and their ssh, and memory."""
         measured = [c for c in self._contenders if c.rows is None]
-        table = Table(
-            title="CPU time in seconds, medians: of the mount + its ssh (+ the server's end)"
-        )
-        table.add_column("row")
-        for contender in measured:
-            table.add_column(contender.title, justify="right", no_wrap=True)
+        yield "CPU seconds, medians: the mount + its ssh (+ the server's end)."
+        yield ""
+        yield from _line("work", *(contender.title for contender in measured))
+        yield from _line("---", *("---:" for _ in measured))
         for row in self._rows:
             cells = []
             for contender in measured:
@@ -141,25 +144,26 @@ class Report:
                 parts = zip(*(sample.usage for sample in samples), strict=True)
                 medians = [median(part) for part in parts]
                 cells.append("{:.2f} + {:.2f} (+ {:.2f})".format(*medians) if medians else "")
-            table.add_row(row.title, *cells)
-        table.add_section()
+            yield from _line(row.title, *cells)
         peaks = []
         for contender in measured:
             peak = self._results.peaks.get(contender.key)
             if peak is None:
                 peaks.append("")
                 continue
-            high = contender.key != SSHFS and peak > MEMORY_GOAL
-            if high:
+            if contender.key != SSHFS and peak > MEMORY_GOAL:
                 text = f"memory, {contender.title}: {peak / 1e6:.0f} MB, goal 150 MB"
                 self.shortfalls.append(Shortfall(False, text))
-            peaks.append(f"{peak / 1e6:.0f} MB{' short' if high else ''}")
-        table.add_row("resident memory at its highest", *peaks)
+            peaks.append(f"{peak / 1e6:.0f} MB")
+        yield from _line("resident memory at its highest", *peaks)
         ciphers = self._results.ciphers
-        table.add_row("cipher", *(_short(ciphers.get(c.key, "unknown")) for c in measured))
-        self._console.print(table)
-        if "cat" in ciphers:
-            self._console.print(f"ssh cat: cipher {ciphers['cat']}, login not counted")
+        shown = (ciphers.get(c.key, "unknown").partition("@")[0] for c in measured)
+        yield from _line("cipher", *shown)
+        yield ""
+
+
+def _line(*cells: str) -> Iterator[str]:
+    yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def print_shortfalls(console: Console, shortfalls: Sequence[Shortfall]) -> bool:
@@ -183,7 +187,3 @@ def console() -> Console:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def _short(cipher: str) -> str:
-    return cipher.partition("@")[0]

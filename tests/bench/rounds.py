@@ -17,6 +17,8 @@ from .server import Server
 from .usage import settle
 
 _DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")
+_EXPIRY: Final = 31.0
+"""Seconds after which no mount believes what it was told: ours 30, sshfs 20."""
 
 Key = tuple[str, str]
 """Row and contender."""
@@ -65,12 +67,12 @@ class Rounds:
         self._server = server
         self._tree = tree
         self._points = points
-        self._rows = rows
-        self._contenders = contenders
+        self.rows = rows
+        self.contenders = contenders
         self._tell = tell
         self._can_drop = drop_caches()
         self.results = Results()
-        self.patience = 60.0
+        self.patience = 300.0
 
     def run(self, count: int, budget: float) -> None:
         """Do `count` rounds, or as many as fit into `budget` seconds, but at least one."""
@@ -87,14 +89,18 @@ class Rounds:
             self._tell(f"round {number + 1} of {count}: {time.monotonic() - start:.0f} s")
 
     def _round(self, number: int) -> None:
-        shift = number % len(self._contenders)
-        order = [*self._contenders[shift:], *self._contenders[:shift]]
+        shift = number % len(self.contenders)
+        order = [*self.contenders[shift:], *self.contenders[:shift]]
         for contender in order:
             self._tree.renew(contender.key)
-        batches = [self._rows] if self._can_drop else [[row] for row in self._rows]
+        batches = [self.rows] if self._can_drop else [[row] for row in self.rows]
         for rows in batches:
             with self._mount_all(order) as ready:
                 for row in rows:
+                    if row.waits:
+                        self._measure(row, ready, counts=False)
+                        self._tell(f"{_EXPIRY:.0f} s until what was learnt has expired")
+                        time.sleep(_EXPIRY)
                     self._measure(row, ready)
                 for mount in ready:
                     if isinstance(mount, Mount):
@@ -122,14 +128,15 @@ class Rounds:
                 ready.append(mount)
             yield ready
 
-    def _measure(self, row: Row, ready: Sequence[Mount | Control]) -> None:
+    def _measure(self, row: Row, ready: Sequence[Mount | Control], *, counts: bool = True) -> None:
         for mount in ready:
             contender = mount.contender
-            if contender.rows is not None and row.key not in contender.rows:
+            if not contender.does(row.key):
                 continue
-            drop_caches()
+            if not row.waits:
+                drop_caches()
             settle()
-            sizes = self._tree.sizes(contender.key)
+            sizes = self._tree.sizes(contender.key, is_slow=contender.is_slow)
             seen = self._server.log.stat().st_size
             try:
                 sample = mount.measure(row.work, sizes, self.patience)
@@ -139,7 +146,8 @@ class Rounds:
             except Failed as failure:
                 self._note(row, contender, str(failure))
             else:
-                self.results.samples[row.key, contender.key].append(sample)
+                if counts:
+                    self.results.samples[row.key, contender.key].append(sample)
             self._note_cipher(contender, seen)
 
     def _note_cipher(self, contender: Contender, seen: int) -> None:
@@ -152,7 +160,7 @@ class Rounds:
         self.results.faults[row.key, contender.key] = text
 
     def _note_all(self, contender: Contender, text: str) -> None:
-        for row in self._rows:
-            if contender.rows is None or row.key in contender.rows:
+        for row in self.rows:
+            if contender.does(row.key):
                 self.results.faults[row.key, contender.key] = f"mount: {text}"
         self._tell(f"{contender.title}: {text}")

@@ -1,11 +1,12 @@
 """Print ours beside sshfs, in one run on this machine (`tox -e bench`).
 
-    python tests/bench/run.py                    everything, ten minutes
-    python tests/bench/run.py --quick            less of everything, under a minute
-    python tests/bench/run.py --rows read,write --mounts sshfs,ssh --rounds 9
+    python tests/bench/run.py                    everything, 40 minutes
+    python tests/bench/run.py --quick            less of everything, ten minutes
+    python tests/bench/run.py --link 20 --rows read,write --mounts sshfs,ssh --rounds 9
 
 Each figure is a median over interleaved rounds; ratios are of medians. Mounts, processes and
 files are gone at the end, after ^C and SIGTERM too; what was measured until then is printed.
+The tables of the mounts are Markdown, and with --output FILE they are written there, too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -27,28 +29,31 @@ if __package__ in (None, ""):  # run as a script: find the package that it belon
     __package__ = "tests.bench"
 
 from ..support.leaks import become_subreaper, mounts
+from ..support.line import Line
+from .links import LINKS, Link
 from .machine import describe
 from .mounts import CONTENDERS, Contender
 from .report import Report, Shortfall, console, print_shortfalls
 from .rounds import Rounds
-from .rows import FULL, QUICK, ROWS, Row, Tree
+from .rows import ROWS, Row, Tree
 from .server import Server
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_BUDGET = 310.0
-"""Seconds for all rounds together, unless --rounds says how many there are to be."""
-_BUDGET_QUICK = 35.0
-
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__.partition("\n")[0])
+    keys = ",".join(link.key for link in LINKS)
+    parser.add_argument("--link", metavar="A,B", help=f"only over these links ({keys})")
     keys = ",".join(row.key for row in ROWS)
     parser.add_argument("--rows", metavar="A,B", help=f"only these rows ({keys})")
     keys = ",".join(contender.key for contender in CONTENDERS)
     parser.add_argument("--mounts", metavar="A,B", help=f"only these columns ({keys})")
-    parser.add_argument("--rounds", type=int, metavar="N", help="how many rounds (5; quick: 2)")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="how many rounds (3 to 5; quick: 2)"
+    )
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write the tables there")
     parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--no-inside", action="store_true", help="leave out what needs no mount")
     parser.add_argument("--only-inside", action="store_true", help="only what needs no mount")
@@ -85,21 +90,33 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
 
+    links: list[Link] = _choose(options.link, LINKS, parser)
+
     out = console()
-    for title, text in describe():
-        out.print(f"{title:<9} {text}", highlight=False, markup=False)
-    out.print()
+    document: list[str] = []
+
+    def say(lines: Iterable[str]) -> None:
+        """Print lines, and add them to what is written in the end."""
+        for line in lines:
+            print(line, flush=True)
+            document.append(line)
+
+    say(["# Beside sshfs", "", f"`{' '.join(['tox -e bench --', *sys.argv[1:]])}`", ""])
+    say(f"* {title}: {text}" for title, text in describe())
+    say([""])
     shortfalls: list[Shortfall] = []
     try:
         only = options.only_inside or options.only_disks or options.only_served
         if not only:
-            report, interrupted = _measure(out, options, rows, contenders)
-            report.print_speeds()
-            report.print_costs()
-            shortfalls = report.shortfalls
-            if interrupted:
-                out.print("interrupted: the table is of what there was until then", style="red")
-                return 130
+            for link in links:
+                done, interrupted = _measure(link, options, rows, contenders)
+                report = Report(link, done.results, done.rows, done.contenders)
+                say(report.speeds())
+                say(["", *report.costs()])
+                shortfalls += report.shortfalls
+                if interrupted:
+                    say(["Interrupted: the table is of what there was until then."])
+                    return 130
         if options.only_disks or (not only and not options.no_disks):
             from .disks import print_disks
 
@@ -118,39 +135,48 @@ def main() -> int:
             shortfalls += _inside(out, options.quick)
     except KeyboardInterrupt:
         return 130
+    finally:
+        if options.output is not None:
+            options.output.write_text("\n".join(document) + "\n")
     good = print_shortfalls(out, shortfalls)
     return 0 if good or not options.strict else 1
 
 
 def _measure(
-    out: Console, options: argparse.Namespace, rows: list[Row], contenders: list[Contender]
-) -> tuple[Report, bool]:
-    """Do the rounds; return the report and whether they were cut short by the user."""
+    link: Link, options: argparse.Namespace, rows: list[Row], contenders: list[Contender]
+) -> tuple[Rounds, bool]:
+    """Do the rounds over one link; return them and whether they were cut short by the user."""
     quick = options.quick
-    count = options.rounds or (2 if quick else 5)
-    budget = float("inf") if options.rounds else _BUDGET_QUICK if quick else _BUDGET
+    count = options.rounds or (2 if quick else link.rounds)
+    budget = float("inf") if options.rounds else link.budget / (4 if quick else 1)
+    rows = [row for row in rows if link.rows is None or row.key in link.rows]
+    contenders = [each for each in contenders if each.links is None or link.key in each.links]
     become_subreaper()  # daemons detach themselves; their ends are ours to see
     began = time.monotonic()
 
     def tell(text: str) -> None:
-        print(f"{time.monotonic() - began:5.0f} s  {text}", file=sys.stderr, flush=True)
+        print(f"{link.key:>4} {time.monotonic() - began:5.0f} s  {text}", file=sys.stderr)
 
     # In memory: what is measured is the way there, not the disk.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     place = Path(tempfile.mkdtemp(prefix="syspuffs-bench-", dir=memory))
     try:
-        tree = Tree(place / "tree", QUICK if quick else FULL)
+        tree = Tree(place / "tree", link.quick if quick else link.scale)
         tree.fill()
         points = place / "mnt"
         points.mkdir()
-        with Server(place / "sshd") as server:
+        with ExitStack() as stack:
+            server = stack.enter_context(Server(place / "sshd"))
+            if not link.is_direct:
+                line = Line(server.port, round_trip=link.round_trip, rate=link.rate)
+                server.lead_by(stack.enter_context(line).port)
             rounds = Rounds(server, tree, points, rows, contenders, tell)
             interrupted = False
             try:
                 rounds.run(count, budget)
             except KeyboardInterrupt:
                 interrupted = True
-        return Report(out, rounds.results, rows, contenders), interrupted
+        return rounds, interrupted
     finally:
         _remove(place)
 

@@ -25,9 +25,13 @@ class Server(Sshd):
 
     def __enter__(self) -> Server:
         super().__enter__()
-        lines = [f"Host {HOST}", f"HostName {self.host}", *self.options]
-        self.config.write_text("\n".join(line.replace("=", " ", 1) for line in lines) + "\n")
+        self.lead_by(self.port)
         return self
+
+    def lead_by(self, port: int) -> None:
+        """Have those who connect from now on come by another port, that of a line to us."""
+        lines = [f"Host {HOST}", f"HostName {self.host}", *self.options_by(port)]
+        self.config.write_text("\n".join(line.replace("=", " ", 1) for line in lines) + "\n")
 
     def ciphers(self, start: int) -> list[str]:
         """Return the ciphers (server to client) agreed on since octet `start` of the log."""

@@ -14,6 +14,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -81,30 +82,96 @@ def list_tree(tree: str, sizes: dict[str, Any]) -> Result:
     return seconds, entries
 
 
-def read_files(tree: str, sizes: dict[str, Any]) -> Result:
-    """Read all files of a tree, directory by directory, one after the other."""
+def _shares(tree: str, name: str, sizes: dict[str, Any]) -> list[str]:
+    """Return the directories of small files that are to be read."""
+    count = sizes["small"] // sizes["each"]
+    return [f"{tree}/{name}/d{number:02}" for number in range(count)]
+
+
+def tar_files(tree: str, sizes: dict[str, Any]) -> Result:
+    """Pack small files with tar; into a pipe, for it reads nothing for /dev/null."""
+    wanted = _shares(tree, "tar", sizes)
     began = time.perf_counter()
-    pages = []
-    for directory in sorted(os.listdir(f"{tree}/small")):
-        for name in sorted(os.listdir(f"{tree}/small/{directory}")):
-            with open(f"{tree}/small/{directory}/{name}", "rb", buffering=0) as file:
-                pages.append(file.read())
+    tar = subprocess.Popen(["tar", "-P", "-cf", "-", *wanted], stdout=subprocess.PIPE)
+    assert tar.stdout is not None
+    amount = 0
+    while data := tar.stdout.read(1 << 20):
+        amount += len(data)
+    status = tar.wait()
     seconds = time.perf_counter() - began
-    _check(pages == [stamp(number) for number in range(sizes["files"])], "small files")
-    return seconds, len(pages)
+    _check(status == 0 and amount > sizes["small"] * (PAGE + 512), "tar")
+    return seconds, sizes["small"]
+
+
+def copy_files(tree: str, sizes: dict[str, Any]) -> Result:
+    """Copy small files with cp to where nothing of ours is."""
+    wanted = _shares(tree, "cp", sizes)
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="syspuffs-copy-", dir=memory) as place:
+        began = time.perf_counter()
+        subprocess.run(["cp", "-r", *wanted, place], check=True)
+        seconds = time.perf_counter() - began
+        for number in range(sizes["small"]):
+            path = f"{place}/d{number // sizes['each']:02}/f{number:05}"
+            with open(path, "rb") as file:
+                _check(file.read() == stamp(number), path)
+    return seconds, sizes["small"]
+
+
+def grep_files(tree: str, sizes: dict[str, Any]) -> Result:
+    """Look for what is in none of them with grep."""
+    wanted = _shares(tree, "grep", sizes)
+    began = time.perf_counter()
+    done = subprocess.run(["grep", "-r", "not to be found", *wanted], capture_output=True)
+    seconds = time.perf_counter() - began
+    _check(done.returncode == 1 and not done.stderr, "grep")
+    return seconds, sizes["small"]
+
+
+def read_crowd(tree: str, sizes: dict[str, Any]) -> Result:
+    """Read small files, eight processes at once, each the files of its own directory."""
+    base = f"{tree}/crowd"
+    began = time.perf_counter()
+    children = []
+    for directory in sorted(os.listdir(base)):
+        pid = os.fork()
+        if not pid:
+            os._exit(_read_all(f"{base}/{directory}"))
+        children.append(pid)
+    good = [os.waitpid(pid, 0)[1] == 0 for pid in children]
+    seconds = time.perf_counter() - began
+    _check(all(good) and len(good) == 8, "small files")
+    return seconds, sizes["crowd"]
+
+
+def _read_all(directory: str) -> int:
+    for name in sorted(os.listdir(directory)):
+        with open(f"{directory}/{name}", "rb", buffering=0) as file:
+            if file.read() != stamp(int(name[1:])):
+                return 1
+    return 0
+
+
+def git_status(tree: str, sizes: dict[str, Any]) -> Result:
+    """Have git look whether anything has changed in a checkout."""
+    place = f"{tree}/{sizes['own']}/checkout"
+    began = time.perf_counter()
+    done = subprocess.run(["git", "-C", place, "status", "--porcelain"], capture_output=True)
+    seconds = time.perf_counter() - began
+    _check(done.returncode == 0 and not done.stdout, done.stderr.decode() or "git status")
+    return seconds, sizes["checkout"]
 
 
 def create_files(tree: str, sizes: dict[str, Any]) -> Result:
     """Create, write and close files of one page, one after the other."""
-    pages = [stamp(number) for number in range(sizes["files"])]
-    each = sizes["files"] // sizes["directories"]
+    pages = [stamp(number) for number in range(sizes["creates"])]
     began = time.perf_counter()
     for number, page in enumerate(pages):
-        path = f"{tree}/{sizes['own']}/create/d{number // each:02}/f{number:05}"
+        path = f"{tree}/{sizes['own']}/create/d{number // sizes['each']:02}/f{number:05}"
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         os.write(fd, page)
         os.close(fd)
-    return time.perf_counter() - began, sizes["files"]
+    return time.perf_counter() - began, sizes["creates"]
 
 
 def remove_files(tree: str, sizes: dict[str, Any]) -> Result:
@@ -140,7 +207,11 @@ WORKS: Final[dict[str, Callable[[str, dict[str, Any]], Result]]] = {
         write_stream,
         read_pages,
         list_tree,
-        read_files,
+        tar_files,
+        copy_files,
+        grep_files,
+        read_crowd,
+        git_status,
         create_files,
         remove_files,
         rename_directories,
