@@ -90,7 +90,7 @@ def served_ground(
         psshfs.setdefault("write_behind", 0)
         # Each session has its own stack, and clients with several sessions (rclone) want to see
         # in one what they have done in another.
-        psshfs.setdefault("cache_timeout", 0)
+        psshfs.setdefault("cache_timeout_ns", 0)
     return Ground(special, readonly, settings)
 
 

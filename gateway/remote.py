@@ -46,9 +46,6 @@ def remote(psshfs: Settings, ssh: Settings, *, readonly: bool) -> Remote:
         sftp_server=psshfs.get("sftp_server"),
         password=psshfs.get("password"),
     )
-    timeout = psshfs.get("cache_timeout")
-    if timeout is not None:
-        psshfs = {**psshfs, "cache_timeout_ns": -1 if timeout == -1 else int(timeout * 1e9)}
     renamed = {"remote_uid": "uid", "remote_gid": "gid"}
     ours = {renamed.get(name, name): value for name, value in psshfs.items()}
     known = {field.name for field in fields(PsshfsOptions)}

@@ -26,6 +26,18 @@ def seconds(value: str) -> float:
     return time
 
 
+def _ns(value: str) -> int:
+    time = seconds(value)
+    return -1 if time < 0 else int(time * 1e9)
+
+
+def _dir_cache(settings: Settings, value: str) -> None:
+    if value not in ("yes", "no"):
+        raise ValueError("is 'yes' or 'no'")
+    if value == "no":
+        settings["cache_timeout_ns"] = 0
+
+
 def _transfer(text: str) -> int:
     size = octets(text)
     if not 4096 <= size <= _TRANSFER_MAX:
@@ -58,9 +70,47 @@ PSSHFS_WORDS: Final[dict[str, WordSpec]] = {
         sets("password_stdin", True), "read the password from standard input, one line"
     ),
     "cache_timeout": WordSpec(
-        takes("cache_timeout", seconds),
-        "believe attributes and directories so long (30; 0: never; -1: for ever)",
+        takes("cache_timeout_ns", _ns),
+        "believe what the server said so long (30; 0: never; -1: for ever)",
         "SECS",
+    ),
+    "attr_timeout": WordSpec(
+        takes("attr_timeout_ns", _ns), "the same for attributes alone (cache_timeout)", "SECS"
+    ),
+    "entry_timeout": WordSpec(
+        takes("name_timeout_ns", _ns), "the same for what names lead to (cache_timeout)", "SECS"
+    ),
+    "link_timeout": WordSpec(
+        takes("link_timeout_ns", _ns), "the same for targets of links (cache_timeout)", "SECS"
+    ),
+    "dir_timeout": WordSpec(
+        takes("dir_timeout_ns", _ns), "the same for listings of directories", "SECS"
+    ),
+    "negative_timeout": WordSpec(
+        takes("negative_timeout_ns", _ns),
+        "the same for names that are not there (1 where asked for, else dir_timeout)",
+        "SECS",
+    ),
+    "ac_attr_timeout": WordSpec(
+        takes("open_timeout_ns", _ns),
+        "an open believes attributes of this age (0: it asks)",
+        "SECS",
+    ),
+    "dcache_timeout": WordSpec(
+        takes("cache_timeout_ns", _ns), "sshfs's word for cache_timeout", "SECS"
+    ),
+    "dcache_stat_timeout": WordSpec(
+        takes("attr_timeout_ns", _ns), "sshfs's word for attr_timeout", "SECS"
+    ),
+    "dcache_link_timeout": WordSpec(
+        takes("link_timeout_ns", _ns), "sshfs's word for link_timeout", "SECS"
+    ),
+    "dcache_dir_timeout": WordSpec(
+        takes("dir_timeout_ns", _ns), "sshfs's word for dir_timeout", "SECS"
+    ),
+    "dir_cache": WordSpec(_dir_cache, "sshfs's word; 'no' is cache_timeout=0", "yes|no"),
+    "dcache_max_size": WordSpec(
+        takes("names_max", number), "names remembered in listings at most (1000000)", "N"
     ),
     "remote_uid": WordSpec(
         takes("remote_uid", number), "this user there is the mounting user here", "N"

@@ -23,11 +23,11 @@ from ...native.records import Cookie, Newinfo, Vattr
 from ..ops import FileServer, Upcalls
 from .attributes import Translator, vtype_of, with_vtype
 from .connection import Connection
-from .directory import DEPTH_MAX, Entry
+from .directory import DEPTH_MAX, Entry, Listings
 from .errmap import StatusError
 from .flusher import Flusher
 from .gate import Gate
-from .node import Node, NodeTable
+from .node import CHECKED_NEVER, Node, NodeTable
 from .openfile import OpenFile
 from .options import PsshfsOptions
 from .pace import Pace
@@ -61,7 +61,7 @@ class AttrCache(FileServer):
         self.options = options
         self.clock = clock
         self.wall = wall
-        self.ttl = options.ttl
+        self.timeouts = options.timeouts
         self.flusher = Flusher(nursery)
         self.readdir_depth = DEPTH_MAX
         """READDIRs that the server takes at once."""
@@ -73,14 +73,16 @@ class AttrCache(FileServer):
         if vtype_of(root_attrs) is None:
             # A server that tells no types: the root was asked for as a directory.
             root_attrs = with_vtype(root_attrs, Vtype.VDIR)
-        self.table = NodeTable(session.root, self.translator.vattr(root_attrs, 1, 1))
-        self.table.root.expiry = clock() + self.ttl
+        self.table = NodeTable(
+            session.root, self.translator.vattr(root_attrs, 1, 1), Listings(options.names_max)
+        )
+        self.table.root.expiry = clock() + self.timeouts.attr
         self.readahead = ReadAhead(
             connection,
             session.max_read,
             options.read_ahead,
             options.read_ahead_total,
-            age_max=max(self.ttl, AGE_MIN),
+            age_max=max(self.timeouts.attr, AGE_MIN),
             clock=clock,
         )
 
@@ -167,13 +169,13 @@ class AttrCache(FileServer):
         name: bytes,
         attrs: sftp.Attrs,
         stamp: int,
-        expiry: int,
+        heard: int,
         entry: Entry | None = None,
     ) -> Node:
         """Take in `attrs` for a name; return its node, which is made if there is none.
 
-        `stamp` is the change count when the question was asked. A name that leads to another
-        type of file now leads to another node.
+        `stamp` is the change count when the question was asked, `heard` when the answer came
+        (monotonic ns). A name that leads to another type of file now leads to another node.
         """
         assert directory.children is not None
         child = directory.children.get(name)
@@ -183,8 +185,8 @@ class AttrCache(FileServer):
             attrs = with_vtype(attrs, vtype)
         if child is not None:
             if child.vtype == vtype:
-                self.update(child, attrs, stamp, expiry, entry.nlink if entry else 0)
-                child.name_expiry = max(child.name_expiry, expiry)
+                self.update(child, attrs, stamp, heard, entry.nlink if entry else 0)
+                child.name_expiry = max(child.name_expiry, heard + self.timeouts.name)
                 return child
             if child.changed_at > stamp:
                 return child
@@ -198,7 +200,9 @@ class AttrCache(FileServer):
             fileid = self.fileid_of(directory, name)
         va = self.translator.vattr(attrs, fileid, entry.nlink if entry else 1)
         child = self.table.make(directory, name, va)
-        child.expiry = child.name_expiry = expiry
+        child.checked_at = heard
+        child.expiry = heard + self.timeouts.attr
+        child.name_expiry = heard + self.timeouts.name
         return child
 
     def fileid_of(self, directory: Node, name: bytes) -> int:
@@ -218,7 +222,7 @@ class AttrCache(FileServer):
         node: Node,
         attrs: sftp.Attrs,
         stamp: int,
-        expiry: int,
+        heard: int,
         nlink: int = 0,
         *,
         is_after_close: bool = False,
@@ -238,8 +242,10 @@ class AttrCache(FileServer):
             # The server may not have done all writes yet, and mtime is still moving.
             if file.writes.end > (va.size or 0):
                 va = va._replace(size=file.writes.end)
-            expiry = 0
-        elif node.is_modified:
+            node.va = va
+            node.expiry = 0
+            return
+        if node.is_modified:
             node.is_modified = False
             node.known_data = None
             if is_after_close and va.size == old.size:
@@ -247,7 +253,8 @@ class AttrCache(FileServer):
         elif va.mtime != old.mtime or va.size != old.size:
             self._changed_elsewhere(node, va)
         node.va = va
-        node.expiry = expiry
+        node.checked_at = heard
+        node.expiry = heard + self.timeouts.attr
 
     def _changed_elsewhere(self, node: Node, va: Vattr) -> None:
         """React to a change that was not ours."""
@@ -262,6 +269,7 @@ class AttrCache(FileServer):
             node.target_expiry = 0
         elif node.listing is not None and node.listing.stamp >= node.changed_at:
             node.listing.expiry = 0
+            node.missing = None
 
     async def fetch(self, node: Node) -> None:
         """Ask the server for the attributes of `node`.
@@ -305,9 +313,9 @@ class AttrCache(FileServer):
         elif vtype != node.vtype:
             self.lose(node)
             raise VfsError(errno.ESTALE, "the name leads to another file now")
-        expiry = self.clock() + self.ttl
-        self.update(node, attrs, stamp, expiry)
-        node.name_expiry = max(node.name_expiry, expiry)
+        heard = self.clock()
+        self.update(node, attrs, stamp, heard)
+        node.name_expiry = max(node.name_expiry, heard + self.timeouts.name)
 
     def lose(self, node: Node) -> None:
         """Forget the name of a node that the server does not have any more."""
@@ -342,24 +350,51 @@ class AttrCache(FileServer):
         self.table.changed(directory)
         directory.expiry = 0
 
-    async def forget(self) -> None:
-        """Drop all cached knowledge, and have the kernel above do the same (SIGHUP).
+    async def forget(self, path: bytes = b"") -> None:
+        """Drop what is remembered of `path` (from the root of the mount, empty: of all) and of what
+        lies below, and have the kernel above do the same (SIGHUP, puffsctl).
 
         Nodes, file ids, open files and unacknowledged writes stay. Must not be called from
         inside an operation.
         """
+        table = self.table
+        top: Node = table.root
+        names = [name for name in path.split(b"/") if name not in (b"", b".")]
+        for at, name in enumerate(names):
+            child = (top.children or {}).get(name)
+            if at == len(names) - 1 or child is None:
+                self._forget_names(top)
+                if child is None:
+                    # Nothing is known of it but, perhaps, that it is not there.
+                    await self.flusher.flush_name(top.cookie, name)
+                    return
+                await self.flusher.flush_name(top.cookie, name)
+            top = child
         flushes: list[tuple[FlushOp, Cookie]] = []
-        for node in list(self.table.nodes.values()):
-            node.expiry = node.name_expiry = node.target_expiry = 0
-            node.known_data = None
-            if node.listing is not None:
-                node.listing.expiry = 0
-            if node.file is not None:
-                node.file.drop_blocks()
-            kind = (
-                FlushOp.INVAL_PAGECACHE_NODE_RANGE
-                if node.vtype == Vtype.VREG
-                else FlushOp.INVAL_ATTR_NODE
-            )
-            flushes.append((kind, node.cookie))
-        await self.flusher.flush_all(self.table.root.cookie, flushes)
+        for node in [top] if top.vtype != Vtype.VDIR else list(table.nodes.values()):
+            if top is table.root or table.is_ancestor(top, node):
+                self._forget_node(node)
+                if names and node.vtype == Vtype.VDIR:
+                    flushes.append((FlushOp.INVAL_NAMECACHE_DIR, node.cookie))
+                kind = (
+                    FlushOp.INVAL_PAGECACHE_NODE_RANGE
+                    if node.vtype == Vtype.VREG
+                    else FlushOp.INVAL_ATTR_NODE
+                )
+                flushes.append((kind, node.cookie))
+        if not names:
+            flushes.insert(0, (FlushOp.INVAL_NAMECACHE_ALL, table.root.cookie))
+        await self.flusher.flush_all(flushes)
+
+    def _forget_node(self, node: Node) -> None:
+        node.expiry = node.name_expiry = node.target_expiry = 0
+        node.checked_at = -CHECKED_NEVER
+        node.known_data = None
+        self._forget_names(node)
+        if node.file is not None:
+            node.file.drop_blocks()
+
+    def _forget_names(self, directory: Node) -> None:
+        directory.missing = None
+        if directory.listing is not None:
+            directory.listing.expiry = 0

@@ -31,6 +31,8 @@ DOT_OFFSET: Final = 1
 DOTDOT_OFFSET: Final = 2
 DEPTH_MAX: Final = 8
 """READDIRs in flight for one directory. OpenSSH answers with 100 names each."""
+IDLE: Final = 60 * 10**9
+"""A listing unused for so long, ns, has no reader under way that would miss it."""
 FULL_REPLY: Final = 64
 """A reply with at least so many names was cut by its length, so that more will follow."""
 ENTRIES_MAX: Final = 4_000_000
@@ -55,6 +57,43 @@ class Entry:
         return None if self.attrs is None else vtype_of(self.attrs)
 
 
+class Listings:
+    """The listings of a mount in the order of use, bounded by the names in them all.
+
+    What is over `names_max` goes, oldest use first, but never a listing that was used less than
+    IDLE ago: a reader under way finds his place in it.
+    """
+
+    def __init__(self, names_max: int) -> None:
+        self._names_max = names_max
+        self._used: dict[Node, int] = {}
+        self.names = 0
+        """Names in all listings, as far as they were fetched."""
+
+    def use(self, directory: Node, now: int) -> None:
+        """Note a use of the listing of `directory`, at `now` (monotonic ns)."""
+        if self._used.pop(directory, None) is not None:
+            self._used[directory] = now
+
+    def grow(self, directory: Node, by: int, now: int) -> None:
+        """Note that a fetch has changed the number of names of `directory`; make room."""
+        self.names += by
+        self._used.pop(directory, None)
+        self._used[directory] = now
+        while self.names > self._names_max:
+            oldest = next(iter(self._used))
+            if now - self._used[oldest] < IDLE:
+                return
+            self.leave(oldest)
+
+    def leave(self, directory: Node) -> None:
+        """Drop the listing of a directory."""
+        listing = directory.listing
+        if self._used.pop(directory, None) is not None and listing is not None:
+            self.names -= listing.counted
+            directory.listing = None
+
+
 def _serial(entry: Entry) -> int:
     return entry.serial
 
@@ -62,6 +101,8 @@ def _serial(entry: Entry) -> int:
 class Listing:
     """The names of one directory; complete and true until `expiry` (monotonic ns).
 
+    `heard` is when the last fetch ended, `attr_expiry` until when the attributes that it brought
+    are believed.
     `stamp` is the change count at which the last fetch began. Own changes are applied at once,
     and while a fetch is under way they are also kept in a journal: its result may be older than
     they are.
@@ -70,8 +111,12 @@ class Listing:
     def __init__(self) -> None:
         self.entries: dict[bytes, Entry] = {}
         self.expiry = 0
+        self.heard = 0
+        self.attr_expiry = 0
         self.stamp = 0
         self.is_loaded = False
+        self.counted = 0
+        """Names that the last fetch has found."""
         self.dropped = 0
         """Names of the last fetch that no file can have."""
         self.lock = trio.Lock()
@@ -135,7 +180,7 @@ class Listing:
     def node_left(self, name: bytes, node: Node) -> None:
         """Hear that the node of a name is forgotten; what it knew better than we is lost."""
         entry = self.entries.get(name)
-        if entry is not None and (node.changed_at > self.stamp or node.expiry != self.expiry):
+        if entry is not None and (node.changed_at > self.stamp or node.expiry != self.attr_expiry):
             entry.attrs = None
 
     def _append(self, name: bytes, fileid: int) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import trio
 
@@ -38,12 +39,17 @@ class Flusher:
         finally:
             self._flushing.discard(cookie)
 
-    async def flush_all(self, root: Cookie, nodes: Iterable[tuple[FlushOp, Cookie]]) -> None:
-        """Have all names dropped, and of each node what goes with it; return when that is done."""
+    async def flush_name(self, directory: Cookie, name: bytes) -> None:
+        """Have one name of a directory dropped; return when that is done."""
+        if self.upcalls is not None:
+            with suppress(VfsError):  # as above
+                await self.upcalls.flush(FlushOp.INVAL_NAMECACHE_NAME, directory, name=name)
+
+    async def flush_all(self, nodes: Iterable[tuple[FlushOp, Cookie]]) -> None:
+        """Have dropped what each pair says, in this order; return when that is done."""
         if self.upcalls is None:
             return
         try:
-            await self.upcalls.flush(FlushOp.INVAL_NAMECACHE_ALL, root)
             for op, cookie in nodes:
                 await self.upcalls.flush(op, cookie)
         except VfsError:

@@ -52,15 +52,20 @@ class LookOperations(AttrCache):
         if listing is not None and now < listing.expiry:
             entry = listing.entries.get(name)
             if entry is None:
-                return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=listing.expiry - now)
+                ttl = min(listing.expiry - now, self.timeouts.unlisted)
+                return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=ttl)
             if entry.attrs is not None:
                 child = self.learn(
-                    directory, name, entry.attrs, listing.stamp, listing.expiry, entry
+                    directory, name, entry.attrs, listing.stamp, listing.heard, entry
                 )
                 return self.newinfo(child, now)
+        missing = directory.missing
+        if missing is not None and now < missing.get(name, 0):
+            return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=missing[name] - now)
         child = await self._look(directory, name)
         if child is None:
-            return Newinfo(Cookie(0), Vtype.VNON)
+            expiry = 0 if directory.missing is None else directory.missing.get(name, 0)
+            return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=max(0, expiry - self.clock()))
         return self.newinfo(child, self.clock())
 
     async def _look(self, directory: Node, name: bytes) -> Node | None:
@@ -85,10 +90,12 @@ class LookOperations(AttrCache):
                     if child.changed_at > stamp:
                         return child  # made by us while the question was under way
                     self.forget_name(directory, name)
+                if directory.changed_at <= stamp and self.timeouts.missing:
+                    directory.note_missing(name, self.clock() + self.timeouts.missing)
                 return None
             if directory.changed_at > stamp and name not in children:
                 continue  # perhaps removed by us while the question was under way
-            return self.learn(directory, name, attrs, stamp, self.clock() + self.ttl)
+            return self.learn(directory, name, attrs, stamp, self.clock())
 
     async def load(self, directory: Node) -> Listing:
         """Return the listing of a directory, fetched now unless it is fresh.
@@ -109,7 +116,7 @@ class LookOperations(AttrCache):
             except BaseException:
                 listing.abort()
                 raise
-            expiry = self.clock() + self.ttl
+            heard = self.clock()
             own = listing.merge(names, lambda name: self.fileid_of(directory, name))
             if listing.dropped and not self._has_warned:
                 self._has_warned = True
@@ -117,7 +124,12 @@ class LookOperations(AttrCache):
                     "the server lists names that no file can have, %d in one directory: dropped",
                     listing.dropped,
                 )
-            listing.expiry = expiry
+            self.table.listings.grow(directory, len(listing.entries) - listing.counted, heard)
+            listing.counted = len(listing.entries)
+            listing.heard = heard
+            listing.attr_expiry = heard + self.timeouts.attr
+            listing.expiry = expiry = heard + self.timeouts.directory
+            directory.missing = None
             children = directory.children
             if children:
                 entries = listing.entries
@@ -129,13 +141,13 @@ class LookOperations(AttrCache):
                     elif entry.attrs is None:
                         continue
                     elif entry.vtype == child.vtype:
-                        self.update(child, entry.attrs, stamp, expiry, entry.nlink)
-                        child.name_expiry = expiry
+                        self.update(child, entry.attrs, stamp, heard, entry.nlink)
+                        child.name_expiry = heard + self.timeouts.name
                     elif child.changed_at <= stamp:
                         self.table.drop_name(directory, name)
                         entry.fileid = self.table.new_fileid()
             if own is not None and vtype_of(own.attrs) == Vtype.VDIR:
-                self.update(directory, own.attrs, stamp, expiry, link_count(own.longname))
+                self.update(directory, own.attrs, stamp, heard, link_count(own.longname))
                 listing.expiry = expiry
         return listing
 
@@ -162,6 +174,8 @@ class LookOperations(AttrCache):
             or (offset == 0 and self.clock() >= listing.expiry)
         ):
             listing = await self.load(directory)
+        elif offset == 0:
+            self.table.listings.use(directory, self.clock())
         result: list[Dirent] = []
         room = resid
         if offset < DOT_OFFSET:
@@ -243,12 +257,12 @@ class LookOperations(AttrCache):
         if child is not None and (
             entry.attrs is None
             or child.changed_at > listing.stamp
-            or child.expiry >= listing.expiry
+            or child.expiry >= listing.attr_expiry
         ):
             return child
         if entry.attrs is None:
             return None
-        return self.learn(directory, entry.name, entry.attrs, listing.stamp, listing.expiry, entry)
+        return self.learn(directory, entry.name, entry.attrs, listing.stamp, listing.heard, entry)
 
     async def readlink(self, opc: Cookie, cred: Cred) -> bytes:
         """Answer from the cache, else by READLINK: one round trip."""
@@ -268,5 +282,5 @@ class LookOperations(AttrCache):
             # No link can say that; the host would not take it either.
             raise VfsError(errno.EIO, "the server's link target is none")
         node.target = target
-        node.target_expiry = self.clock() + self.ttl
+        node.target_expiry = self.clock() + self.timeouts.link
         return target

@@ -91,7 +91,7 @@ class NameOperations(AttrCache):
         attrs = await self._make(directory, cn.name, path, sftp.symlink, target, path)
         node = self._born(directory, cn.name, attrs)
         node.target = target
-        node.target_expiry = self.clock() + self.ttl
+        node.target_expiry = self.clock() + self.timeouts.link
         return self.newinfo(node, self.clock())
 
     async def _place(self, opc: Cookie, name: bytes) -> tuple[Node, bytes]:
@@ -164,7 +164,7 @@ class NameOperations(AttrCache):
         if stale is not None and stale.file is not None:
             # Open, and removed by others before we made the name anew: not the same file.
             table.drop_name(directory, name)
-        node = self.learn(directory, name, attrs, table.changes, now + self.ttl)
+        node = self.learn(directory, name, attrs, table.changes, now)
         node.va = self.translator.vattr(attrs, node.fileid, 1)
         node.nlink = 1
         node.known_data = None

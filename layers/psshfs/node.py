@@ -16,12 +16,15 @@ from ...native.errors import VfsError
 from ...native.records import Cookie, Vattr
 
 if TYPE_CHECKING:
-    from .directory import Listing
+    from .directory import Listing, Listings
     from .openfile import OpenFile
 
 ROOT_FILEID: Final = 1
 TARGET_MAX: Final = 4095
 """Longest target of a symbolic link, octets."""
+CHECKED_NEVER: Final = 1 << 62
+MISSING_MAX: Final = 256
+"""Names that are remembered as missing in one directory."""
 PATH_LEN_MAX: Final = 4095
 """Longest path that a POSIX server takes, octets (PATH_MAX without its NUL)."""
 
@@ -40,6 +43,7 @@ class Node:
         "_path_age",
         "aliases",
         "changed_at",
+        "checked_at",
         "children",
         "cookie",
         "expiry",
@@ -49,6 +53,7 @@ class Node:
         "is_modified",
         "known_data",
         "listing",
+        "missing",
         "name",
         "name_expiry",
         "nlink",
@@ -75,12 +80,16 @@ class Node:
         self.name_expiry = 0
         """Until when the name is believed to lead here, monotonic ns."""
         self.changed_at = 0
+        self.checked_at = -CHECKED_NEVER
+        """When the server last told its attributes, monotonic ns."""
         self.nlookup = 0
         self.is_gone = False
         self.is_modified = False
         """We changed its data since `va` was learnt, so that a new mtime is no surprise."""
         self.children: dict[bytes, Node] | None = {} if va.vtype == Vtype.VDIR else None
         self.listing: Listing | None = None
+        self.missing: dict[bytes, int] | None = None
+        """Names that a directory does not have, and until when that is believed, monotonic ns."""
         self.file: OpenFile | None = None
         self.target: bytes | None = None
         self.target_expiry = 0
@@ -88,6 +97,12 @@ class Node:
         """Size, mtime and wall-clock ns at which the host's pages of the node were right."""
         self._path = b""
         self._path_age = -1
+
+    def note_missing(self, name: bytes, expiry: int) -> None:
+        """Note that a directory does not have a name."""
+        if self.missing is None or len(self.missing) >= MISSING_MAX:
+            self.missing = {}
+        self.missing[name] = expiry
 
     def __repr__(self) -> str:
         return f"<Node {self.cookie} {self.name!r}{' gone' if self.is_gone else ''}>"
@@ -99,7 +114,8 @@ class NodeTable:
     Nothing here waits, so each method is atomic for the tasks that use it.
     """
 
-    def __init__(self, root_path: bytes, root_va: Vattr) -> None:
+    def __init__(self, root_path: bytes, root_va: Vattr, listings: Listings) -> None:
+        self.listings = listings
         self._root_path = root_path
         self._cookie = 1
         self._fileid = ROOT_FILEID
@@ -181,10 +197,15 @@ class NodeTable:
         assert va.fileid is not None
         self._cookie += 1
         node = Node(Cookie(self._cookie), va.fileid, directory, name, va)
-        assert directory.children is not None
-        directory.children[name] = node
+        self._enter(node, directory, name)
         self.nodes[self._cookie] = node
         return node
+
+    def _enter(self, node: Node, directory: Node, name: bytes) -> None:
+        assert directory.children is not None
+        directory.children[name] = node
+        if directory.missing is not None:
+            directory.missing.pop(name, None)
 
     def changed(self, node: Node) -> None:
         """Note a change of ours to `node`; answers under way are old news from here on."""
@@ -193,8 +214,7 @@ class NodeTable:
 
     def add_name(self, node: Node, directory: Node, name: bytes) -> None:
         """Give `node` one more name."""
-        assert directory.children is not None
-        directory.children[name] = node
+        self._enter(node, directory, name)
         if node.parent is None:
             node.parent, node.name = directory, name
             node.is_gone = False
@@ -252,7 +272,7 @@ class NodeTable:
         elif node.aliases:
             node.aliases.remove((source, source_name))
             node.aliases.append((target, target_name))
-        target.children[target_name] = node
+        self._enter(node, target, target_name)
         self.changed(node)
         self._let_go(source)
 
@@ -286,6 +306,8 @@ class NodeTable:
 
     def _release(self, node: Node) -> None:
         self.nodes.pop(node.cookie, None)
+        if node.listing is not None:
+            self.listings.leave(node)
         if node.file is not None:
             node.file.dispose()
             node.file = None

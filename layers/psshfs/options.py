@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ...native.constants import TTL_FOREVER
 
 MIB: Final = 1024 * 1024
+MISSING_NS: Final = 10**9
+"""For so long a name that was asked for and is not there stays so, unless the user says otherwise:
+mv(1) asks four times for the name that it is about to make."""
+
+
+class Timeouts(NamedTuple):
+    """For how many ns what was heard of each kind may be believed; 0: not at all."""
+
+    attr: int
+    name: int
+    link: int
+    directory: int
+    missing: int
+    """A name of which the server said that it is not there."""
+    unlisted: int
+    """A name that a listing lacks, while the listing itself is believed."""
+    open: int
+    """Age up to which attributes do for the check at an open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +33,24 @@ class PsshfsOptions:
     """Options of one mount; all have the defaults of `mount_psshfs`."""
 
     cache_timeout_ns: int = 30 * 10**9
-    """How long attributes, directories and link targets are believed (-t): ns, 0 not at all,
-    -1 for ever."""
+    """How long what the server said is believed (-t): ns, 0 not at all, -1 for ever. So are the
+    other time-outs, which are this one where they are None."""
+    attr_timeout_ns: int | None = None
+    """Attributes."""
+    name_timeout_ns: int | None = None
+    """What a name leads to."""
+    link_timeout_ns: int | None = None
+    """Targets of symbolic links."""
+    dir_timeout_ns: int | None = None
+    """What a directory holds, and with it that there is nothing else."""
+    negative_timeout_ns: int | None = None
+    """Names that are not there. None: a second (or `cache_timeout_ns`, if that is less) where a
+    name was asked for, as long as the directory where its listing lacks the name."""
+    open_timeout_ns: int = 0
+    """Attributes of this age do for the check that an open makes; 0: each open asks."""
+    names_max: int = 1_000_000
+    """Names that are kept in listings, all directories together; the listings of directories that
+    nobody has read for a minute give way, oldest first."""
     uid: int | None = None
     """This user id at the server is the mounting process's own here, both ways (-u)."""
     gid: int | None = None
@@ -37,6 +71,24 @@ class PsshfsOptions:
     """Seconds without an octet from a server that owes answers, after which it counts as dead."""
 
     @property
-    def ttl(self) -> int:
-        """How long what was just learnt may be believed, ns."""
-        return TTL_FOREVER if self.cache_timeout_ns < 0 else self.cache_timeout_ns
+    def timeouts(self) -> Timeouts:
+        """How long each kind of knowledge is believed."""
+        general = _ns(self.cache_timeout_ns)
+
+        def of(own: int | None) -> int:
+            return general if own is None else _ns(own)
+
+        negative = self.negative_timeout_ns
+        return Timeouts(
+            attr=of(self.attr_timeout_ns),
+            name=of(self.name_timeout_ns),
+            link=of(self.link_timeout_ns),
+            directory=of(self.dir_timeout_ns),
+            missing=min(MISSING_NS, general) if negative is None else _ns(negative),
+            unlisted=TTL_FOREVER if negative is None else _ns(negative),
+            open=_ns(self.open_timeout_ns),
+        )
+
+
+def _ns(timeout: int) -> int:
+    return TTL_FOREVER if timeout < 0 else timeout
