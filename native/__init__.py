@@ -9,6 +9,8 @@ input or output and knows no scheduler.
     frames      puffs frames: one C call to build a message, one to take it apart
     sftp        SFTP version 3 packets with OpenSSH's extensions, client side
     sftp_server the same, server side
+    fuse_protocol    numbers of FUSE; the kernel's side of its messages is in fuse_requests and
+                fuse_replies, the side of a daemon in device_requests and device_replies
     memory      memory to receive into
 
 The rest is behind these faces: frame_requests and frame_replies (what lies where in the table of

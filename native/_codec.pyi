@@ -71,6 +71,8 @@ class _Lib:
     FUSE_KIND_INIT: _Final = 9
     FUSE_KIND_DIRENTS: _Final = 10
     FUSE_KIND_DIRENTS_PLUS: _Final = 11
+    FUSE_ATTR_SLOTS: _Final = 12
+    FUSE_DIRENT_SLOTS: _Final = 18
 
     def frame_length(self, buf: _In, len: int, /) -> int: ...
     def frame_header(self, buf: _In, len: int, tab: _CData, cap: int, /) -> int: ...
@@ -189,6 +191,21 @@ class _Lib:
     ) -> int: ...
     def fuse_header(self, buf: _In, len: int, total: int, tab: _CData, cap: int, /) -> int: ...
     def fuse_decode(self, buf: _In, len: int, kind: int, tab: _CData, cap: int, /) -> int: ...
+    def fuse_decode_request(self, buf: _In, len: int, tab: _CData, cap: int, /) -> int: ...
+    def fuse_encode_reply(
+        self, out: _CData, cap: int, unique: int, kind: int, tab: _CData, n: int, /
+    ) -> int: ...
+    def fuse_encode_dirents(
+        self,
+        out: _CData,
+        cap: int,
+        unique: int,
+        tab: _CData,
+        n: int,
+        names: _In,
+        nameslen: int,
+        /,
+    ) -> int: ...
 
 ffi: _Ffi
 lib: _Lib

@@ -177,4 +177,35 @@ int64_t fuse_header(const void *buf, size_t len, size_t total, int64_t *tab, siz
  */
 int64_t fuse_decode(const void *buf, size_t len, int64_t kind, int64_t *tab, size_t cap);
 
+#define FUSE_ATTR_SLOTS 12
+#define FUSE_DIRENT_SLOTS 18
+
+/*
+ * A request of the kernel, `len` octets as they were read from its device. Slots: opcode, bits of
+ * the unique number, bits of the node, uid, gid, pid, then what fuse_device.c lists for the
+ * opcode: numbers of 32 bits, bits of those of 64, times (ns), and start and end of strings (without
+ * their NUL), of data and of rows of a BATCH_FORGET. An opcode that is not listed has the first six
+ * and whatever follows it is not looked at. CODEC_LENGTH when `len` is not the length that the
+ * header says. `cap` must be at least FUSE_DECODE_SLOTS. Returns the number of slots.
+ */
+int64_t fuse_decode_request(const void *buf, size_t len, int64_t *tab, size_t cap);
+
+/*
+ * The reply FUSE_KIND_ENTRY (slots: bits of the node, time-outs of name and attributes in ns,
+ * attributes), _CREATE (ENTRY, then bits of the handle and flags) or _ATTR (time-out, attributes).
+ * Attributes are FUSE_ATTR_SLOTS: bits of the inode number, size, blocks, atime, mtime, ctime (ns),
+ * mode with the type in it, nlink, uid, gid, rdev, blksize. What is outside the range of its field
+ * becomes the nearest that is inside. Returns the number of octets in `out`.
+ */
+int64_t fuse_encode_reply(void *out, size_t cap, int64_t unique, int64_t kind,
+    const int64_t *tab, size_t n);
+
+/*
+ * The reply to a READDIRPLUS with `n` entries, whose names fill `names` one behind the other.
+ * FUSE_DIRENT_SLOTS for each: length of the name, type (as DT_ has it), offset, bits of the node
+ * (0: the kernel is told no node), time-outs as in ENTRY, attributes. Returns the number of octets.
+ */
+int64_t fuse_encode_dirents(void *out, size_t cap, int64_t unique, const int64_t *tab, size_t n,
+    const void *names, size_t nameslen);
+
 #endif

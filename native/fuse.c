@@ -3,62 +3,14 @@
  * replies and notifications read. Numbers are in the byte order of the host, for both ends run on
  * it. A message is one datagram, so that what it is called is what was received.
  */
-#include "wire.h"
+#include "fuse_wire.h"
 
-#define IN_HEADER 40
-#define OUT_HEADER 16
 #define TTL_MAX 86400000000000
-#define NS 1000000000
 #define VATTR_MASK 0x18fdf /* all but fsid (5), birthtime, gen and flags (12 to 14) */
 #define ENTRY_SLOTS 22
 #define DIRENT_SLOTS 5
 #define NAME_LEN_MAX 255
 #define INIT_SHORT 24
-
-static uint32_t
-take_32(struct octets *in)
-{
-	const uint8_t *p = take(in, 4);
-	uint32_t v = 0;
-
-	if (p != NULL)
-		memcpy(&v, p, sizeof v);
-	return v;
-}
-
-static uint64_t
-take_64(struct octets *in)
-{
-	const uint8_t *p = take(in, 8);
-	uint64_t v = 0;
-
-	if (p != NULL)
-		memcpy(&v, p, sizeof v);
-	return v;
-}
-
-static uint16_t
-take_16(struct octets *in)
-{
-	const uint8_t *p = take(in, 2);
-	uint16_t v = 0;
-
-	if (p != NULL)
-		memcpy(&v, p, sizeof v);
-	return v;
-}
-
-static void
-put_32(struct output *out, uint32_t v)
-{
-	put_octets(out, (const uint8_t *)&v, sizeof v);
-}
-
-static void
-put_64(struct output *out, uint64_t v)
-{
-	put_octets(out, (const uint8_t *)&v, sizeof v);
-}
 
 static void
 encode_u32(struct output *out, int64_t v)

@@ -90,7 +90,9 @@ class InitFlag(IntFlag):
     BIG_WRITES = 1 << 5
     AUTO_INVAL_DATA = 1 << 12
     DO_READDIRPLUS = 1 << 13
+    ASYNC_DIO = 1 << 15
     PARALLEL_DIROPS = 1 << 18
+    HANDLE_KILLPRIV = 1 << 19
     POSIX_ACL = 1 << 20
     MAX_PAGES = 1 << 22
     NO_OPEN_SUPPORT = 1 << 17
@@ -115,6 +117,7 @@ class FopenFlag(IntFlag):
 
     DIRECT_IO = 1 << 0
     KEEP_CACHE = 1 << 1
+    NOFLUSH = 1 << 5
 
 
 GETATTR_FH: Final = 1

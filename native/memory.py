@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ._codec import ffi
 
+if TYPE_CHECKING:
+    from ._codec import _CData
+
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+def allocate(length: int) -> _CData:
+    """Return an array of `length` octets with arbitrary contents, which goes to C as it is."""
+    return _allocate("uint8_t[]", length)
 
 
 def unset_memory(length: int) -> memoryview:
@@ -13,4 +23,4 @@ def unset_memory(length: int) -> memoryview:
     A `bytearray` would be cleared first: at 1 MiB a frame that is some 5 % of all the time that
     a process spends which carries a sequential read.
     """
-    return memoryview(ffi.buffer(_allocate("uint8_t[]", length)))
+    return memoryview(ffi.buffer(allocate(length)))

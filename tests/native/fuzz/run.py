@@ -19,13 +19,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
-from tests.native import samples, samples_fuse  # noqa: E402
+from tests.native import samples, samples_device, samples_fuse  # noqa: E402
 
 HERE = ROOT / "tests" / "native" / "fuzz"
 NATIVE = ROOT / "native"
-C_FILES = ("frame_ops.c", "frame_decode.c", "frame_encode.c", "sftp.c", "sftp_server.c", "fuse.c")
+C_FILES = (
+    "frame_ops.c",
+    "frame_decode.c",
+    "frame_encode.c",
+    "sftp.c",
+    "sftp_server.c",
+    "fuse.c",
+    "fuse_device.c",
+)
 SOURCES = [NATIVE / name for name in C_FILES]
-FAMILIES = ("frames", "sftp", "served", "encode", "fuse")
+FAMILIES = ("frames", "sftp", "served", "encode", "fuse", "device")
 FLAGS = [
     "-g",
     "-O1",
@@ -79,6 +87,14 @@ def corpus(family: str) -> list[bytes]:
     if family == "fuse":
         told = [body for bodies in samples_fuse.NOTIFICATIONS.values() for body in bodies]
         return [*told, *(body for bodies in samples_fuse.BODIES.values() for body in bodies)]
+    if family == "device":
+        slots = [
+            bytes([kind, n, 255, 9]) + struct.pack(f"={n}q", *range(n))
+            for kind, n in ((1, 15), (2, 13), (4, 17))
+        ]
+        row = struct.pack("=18q", 4, 8, 1, 7, 0, 0, *range(12))
+        listing = [bytes([0, 18 * n, 255, 9]) + row * n + b"name" * n for n in range(3)]
+        return [*slots, *listing, *(message for _, message, _ in samples_device.REQUESTS)]
     return list(encoder_inputs())
 
 

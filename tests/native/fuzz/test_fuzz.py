@@ -17,5 +17,5 @@ def test_fuzzers_find_nothing(tmp_path: Path) -> None:
     command = [sys.executable, str(program), "--runs", "20000", "--keep", str(tmp_path)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
-    for family in ("frames", "sftp", "served", "encode", "fuse"):
+    for family in ("frames", "sftp", "served", "encode", "fuse", "device"):
         assert f"{family}: clean after 2" in done.stdout
