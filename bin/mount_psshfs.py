@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..gateway.assembly import stack_command
+from ..gateway.between import FAULT_GROUP
 from ..gateway.commandline import CommandParser, checked, help_sections, run_command
 from ..gateway.mounting import run_mount
 from ..gateway.options import HOST_GROUP, number
@@ -105,7 +106,9 @@ def _parser() -> CommandParser:
         PROGRAM,
         _DESCRIPTION,
         _USAGE,
-        lambda: help_sections([PSSHFS_GROUP, HOST_GROUP], _EXAMPLES, _ENVIRONMENT, ssh=True),
+        lambda: help_sections(
+            [PSSHFS_GROUP, HOST_GROUP, FAULT_GROUP], _EXAMPLES, _ENVIRONMENT, ssh=True
+        ),
     )
     add = parser.add_argument
     add("target", metavar="[user@]host[:path]", help="what to mount")

@@ -8,9 +8,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from ..gateway.assembly import mount_command
+from ..gateway.between import FAULT_GROUP, bind_rules, read_rules
 from ..gateway.commandline import CommandParser, help_sections, run_command
 from ..gateway.mounting import Attachment, run_mount
-from ..gateway.options import HOST_GROUP, host_options, parse_words
+from ..gateway.options import HOST_GROUP, host_options, of_group, parse_words
 
 PROGRAM: Final = "syspuffs"
 
@@ -27,6 +28,7 @@ _EXAMPLES: Final = """\
   syspuffs -o ro,allow_other mount_psshfs -t 5 example.org: /puffs
   syspuffs syspuffs mount_psshfs example.org:/pub /puffs
   syspuffs mount_puffs -t 'puffs|p2k|tmpfs' none /puffs
+  syspuffs -o faults=rules.toml sshfs example.org: /puffs
   umount /puffs                    (as a user: fusermount3 -u /puffs)"""
 
 _ENVIRONMENT: Final = """\
@@ -50,13 +52,16 @@ def _main(argv: Sequence[str]) -> int:
     args = parser.parse_args(own)
     if not wrapped_argv:
         parser.error("there is no command to run")
-    (host,) = parse_words(args.words, [HOST_GROUP])
+    host, faults = parse_words(args.words, [HOST_GROUP, FAULT_GROUP])
     host_options(host)  # what is wrong with ours is said before the command runs
+    rules = read_rules(faults) if faults else None
+    if rules is not None:
+        bind_rules(rules, ("frames", "fuse"))
 
     def attach() -> AbstractAsyncContextManager[Attachment]:
         from ..gateway.wrapping import wrapped
 
-        return wrapped(wrapped_argv, args.words)
+        return wrapped(wrapped_argv, of_group(args.words, HOST_GROUP), rules)
 
     command = mount_command(PROGRAM, attach, host, foreground=args.foreground, verbose=args.verbose)
     return run_mount(command)
@@ -80,7 +85,7 @@ def _parser() -> CommandParser:
         PROGRAM,
         _DESCRIPTION,
         _USAGE,
-        lambda: help_sections([HOST_GROUP], _EXAMPLES, _ENVIRONMENT, wrapper=True),
+        lambda: help_sections([HOST_GROUP, FAULT_GROUP], _EXAMPLES, _ENVIRONMENT, wrapper=True),
     )
     parser.add_mount_arguments()
     return parser

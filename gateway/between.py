@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .options import WordGroup, WordSpec, number, octets, takes, text
+from .options import Settings, WordGroup, WordSpec, number, octets, takes, text
 from .status import CommandError, Status
 
 if TYPE_CHECKING:
-    from ..layers.fault import Rules
+    from ..emul.vfs import FileSystem
+    from ..layers.fault import Place, Rules
     from ..layers.ops import FileServer
     from .stack import Ground
 
@@ -120,16 +121,11 @@ FAULT_GROUP: Final = WordGroup(
 )
 
 
-def has_faults(ground: Ground) -> bool:
-    """Return whether there are rules; without, nothing about them is imported."""
-    return bool(ground.settings.get(FAULT_GROUP.title))
-
-
-def rules_of(ground: Ground) -> Rules:
-    """Return the rules that were given; none without the word. Errors: CommandError."""
+def read_rules(faults: Settings) -> Rules:
+    """Return the rules that the settings of FAULT_GROUP name, if any. Errors: CommandError."""
     from ..layers.fault import Rules, RulesError, parse_rules
 
-    file = ground.settings.get(FAULT_GROUP.title, {}).get("file")
+    file = faults.get("file")
     if file is None:
         return Rules()
     try:
@@ -141,16 +137,26 @@ def rules_of(ground: Ground) -> Rules:
     raise CommandError(Status.USAGE, f"option 'faults={file}': {reason}")
 
 
+def bind_rules(rules: Rules, places: Iterable[Place]) -> None:
+    """Refuse rules for places that do not exist. Errors: CommandError."""
+    from ..layers.fault import RulesError
+
+    try:
+        rules.bind(places)
+    except RulesError as exc:
+        raise CommandError(Status.USAGE, f"option 'faults': {exc}") from None
+
+
 @asynccontextmanager
 async def fault(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
     """Build the element in which things go wrong."""
     from ..layers.fault import Faulty
 
-    yield Faulty(below, rules_of(ground))
+    yield Faulty(below, ground.rules)
 
 
 @asynccontextmanager
-async def puffs_by_faulty_frames(below: Any, rules: Rules) -> AsyncIterator[Any]:
+async def puffs_by_faulty_frames(below: Any, rules: Rules) -> AsyncIterator[FileSystem]:
     """Build a puffs whose frames go over a socket, on which things go wrong."""
     import socket
 
@@ -165,6 +171,6 @@ async def puffs_by_faulty_frames(below: Any, rules: Rules) -> AsyncIterator[Any]
         with ours:
             async with (
                 faulty_wire(ours, "frames", rules) as wire,
-                puffs_over_socket(wire, below.kargs) as fs,
+                puffs_over_socket(wire.socket, below.kargs) as fs,
             ):
                 yield fs

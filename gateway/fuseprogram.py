@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import PurePath
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -19,11 +20,16 @@ from ..layers.p2k import p2k_over
 from ..layers.perfuse import Perfuse, fuse_pair, perfuse_on
 from ..layers.puffs import puffs_over
 from ..native.errors import VfsError
+from .between import puffs_by_faulty_frames
 from .capture import Capture, MountCall
 from .failures import explain
 from .mounting import Attachment
 from .options import HOST_GROUP, HostOptions, host_options, parse_words, split_words
 from .status import CommandError, Status
+
+if TYPE_CHECKING:
+    from ..emul.vfs import FileSystem
+    from ..layers.fault import Rules
 
 _BACKGROUND_SECONDS: Final = 2.0
 """How long a program may take to leave its server in the background, once that has answered."""
@@ -34,11 +40,14 @@ _TERM_SECONDS: Final = 5.0
 class FuseProgram:
     """One caught program; `told_failure` says that it has been refused and told why."""
 
-    def __init__(self, process: trio.Process, capture: Capture, name: str) -> None:
+    def __init__(
+        self, process: trio.Process, capture: Capture, name: str, rules: Rules | None
+    ) -> None:
         self.told_failure = False
         self._process = process
         self._capture = capture
         self._name = name
+        self._rules = rules
         self._stays = True
 
     @asynccontextmanager
@@ -53,8 +62,8 @@ class FuseProgram:
             host, subtype = _options(call.words, words)
             fsname = host.fsname or os.fsencode(self._name)
             async with (
-                perfuse_on(ours, subtype or PurePath(self._name).name, fsname) as server,
-                puffs_over(server) as fs,
+                self._served(ours, subtype or PurePath(self._name).name, fsname) as server,
+                self._mounted(server) as fs,
                 p2k_over(fs, rdonly=host.readonly) as top,
             ):
 
@@ -84,6 +93,28 @@ class FuseProgram:
             raise
         finally:
             theirs.close()
+
+    @asynccontextmanager
+    async def _served(
+        self, ours: socket.socket, program: str, fsname: bytes
+    ) -> AsyncIterator[Perfuse]:
+        if self._rules is None:
+            async with perfuse_on(ours, program, fsname) as server:
+                yield server
+            return
+        from ..layers.fault import faulty_wire
+
+        with ours:
+            async with (
+                faulty_wire(ours, "fuse", self._rules) as wire,
+                perfuse_on(wire.socket, program, fsname, lambda: wire.peer_pid) as server,
+            ):
+                yield server
+
+    def _mounted(self, server: Perfuse) -> AbstractAsyncContextManager[FileSystem]:
+        if self._rules is None:
+            return puffs_over(server)
+        return puffs_by_faulty_frames(server, self._rules)
 
     async def _begin(self, server: Perfuse) -> None:
         """Begin the session, and find out whether the program stays in the foreground."""

@@ -148,6 +148,15 @@ def _one_word(text: str) -> Iterator[Word]:
         yield Word(name, value if equals else None)
 
 
+def of_group(values: Iterable[str], group: WordGroup) -> list[str]:
+    """Return values of `-o` with the words of one group alone, and those that it ignores."""
+    return [
+        str(word).replace(",", "\\,")
+        for word in split_words(values)
+        if group.find(word) is not None or group.ignore(word)
+    ]
+
+
 def parse_words(values: Iterable[str], groups: Sequence[WordGroup]) -> list[Settings]:
     """Return the settings of each of `groups`, in their order.
 

@@ -87,11 +87,15 @@ async def remote_tree(
 
 
 def _wire(sock: socket.socket, rules: Rules | None) -> AbstractAsyncContextManager[socket.socket]:
-    if rules is None or not rules.has("sftp"):
-        return nullcontext(sock)
+    return nullcontext(sock) if rules is None else _faulty(sock, rules)
+
+
+@asynccontextmanager
+async def _faulty(sock: socket.socket, rules: Rules) -> AsyncIterator[socket.socket]:
     from ..layers.fault import faulty_wire
 
-    return faulty_wire(sock, "sftp", rules)
+    async with faulty_wire(sock, "sftp", rules) as wire:
+        yield wire.socket
 
 
 _CONNECTION_ENDED: Final = frozenset({ENOTCONN, EPIPE, ECONNRESET})

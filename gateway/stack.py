@@ -10,6 +10,7 @@ asked: the string is a trace, nobody's constant.
 from __future__ import annotations
 
 import difflib
+import functools
 import heapq
 import itertools
 import os
@@ -28,6 +29,7 @@ from .status import CommandError, Status
 
 if TYPE_CHECKING:
     from ..emul.rumpuser import HostDisk
+    from ..layers.fault import Place, Rules
     from ..layers.ops import FileServer
 
 SEPARATOR: Final = "|"
@@ -56,6 +58,16 @@ class Ground:
     readonly: bool
     settings: Mapping[str, Settings]
 
+    @property
+    def has_faults(self) -> bool:
+        """Whether things may go wrong between elements; without, nothing about it is imported."""
+        return bool(self.settings.get(between.FAULT_GROUP.title))
+
+    @functools.cached_property
+    def rules(self) -> Rules:
+        """What is to go wrong: the same rules for all elements, which may change at any time."""
+        return between.read_rules(self.settings.get(between.FAULT_GROUP.title, {}))
+
 
 Build = Callable[[Any, Ground], AbstractAsyncContextManager[Any]]
 """Builds one element over the one below it (None for the bottom)."""
@@ -66,7 +78,7 @@ class Element:
     """One line of the table; `needs` is None for what ends a stack.
 
     What `may_end` a stack takes `special` itself when nothing is below it. `groups` are the words
-    behind `-o` that it understands.
+    behind `-o` that it understands. `fault_place` is where rules of faults find it.
     """
 
     name: str
@@ -76,6 +88,7 @@ class Element:
     text: str
     groups: tuple[WordGroup, ...] = ()
     may_end: bool = False
+    fault_place: Place | None = None
 
     @property
     def is_bottom(self) -> bool:
@@ -104,13 +117,8 @@ async def _p2k(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
 async def _puffs(below: Any, ground: Ground) -> AsyncIterator[Any]:
     from ..layers.puffs import puffs_over
 
-    if between.has_faults(ground):
-        rules = between.rules_of(ground)
-        if rules.has("frames"):
-            async with between.puffs_by_faulty_frames(below, rules) as fs:
-                yield fs
-            return
-    async with puffs_over(below) as fs:
+    over = between.puffs_by_faulty_frames(below, ground.rules) if ground.has_faults else None
+    async with over or puffs_over(below) as fs:
         yield fs
 
 
@@ -225,7 +233,7 @@ async def _psshfs(_below: None, ground: Ground) -> AsyncIterator[FileServer]:
 
     settings = ground.settings
     told = remote(settings[PSSHFS_GROUP.title], settings[SSH_GROUP.title], readonly=ground.readonly)
-    rules = between.rules_of(ground) if between.has_faults(ground) else None
+    rules = ground.rules if ground.has_faults else None
     async with remote_tree(ground.special, told, rules) as server:
         yield server
 
@@ -253,6 +261,7 @@ ELEMENTS: Final[tuple[Element, ...]] = (
         _puffs,
         "mounts what is served below it",
         (between.FAULT_GROUP,),
+        fault_place="frames",
     ),
     Element(
         "psshfs",
@@ -261,6 +270,7 @@ ELEMENTS: Final[tuple[Element, ...]] = (
         _psshfs,
         "a tree of an SFTP server",
         (between.FAULT_GROUP, PSSHFS_GROUP, SSH_GROUP),
+        fault_place="sftp",
     ),
     Element("local", Face.FILE_SERVER, None, _local, "a directory of this machine"),
     Element("tmpfs", Face.FILE_SYSTEM, None, _tmpfs, "files in memory", (TMPFS_GROUP,)),
@@ -307,6 +317,7 @@ ELEMENTS: Final[tuple[Element, ...]] = (
         between.fault,
         "goes wrong as rules say",
         (between.FAULT_GROUP,),
+        fault_place="server",
     ),
 )
 """All elements below the first `puffs`, which is the mount on the host itself."""
@@ -505,6 +516,9 @@ async def built(elements: Sequence[Element], ground: Ground) -> AsyncIterator[St
     Errors: whatever an element meets, and AssertionError when the built stack does not report
     the trace that was asked for, which is a fault of an element.
     """
+    if ground.has_faults:
+        places = {element.fault_place for element in elements if element.fault_place}
+        between.bind_rules(ground.rules, places)
     async with AsyncExitStack() as stack:
         below: Any = None
         parts = []

@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -24,12 +24,16 @@ from ..layers.p2k import p2k_over
 from ..layers.puffs import puffs_over_socket
 from ..layers.puffs.comfd import COMFD_ENV, MountRequest, answer, receive_request
 from ..native.errors import RemoteProtocolError, TransportBroken
+from .between import bind_rules
 from .capture import Capture, MountCall, captured
 from .failures import errno_of, explain
 from .fuseprogram import FuseProgram
 from .mounting import Attachment
 from .options import HOST_GROUP, HostOptions, host_options, parse_words
 from .status import CommandError, Status
+
+if TYPE_CHECKING:
+    from ..layers.fault import Rules
 
 _log = logging.getLogger(__name__)
 
@@ -42,21 +46,24 @@ _OURS: Final = ("mount_psshfs", "mount_puffs", "syspuffs")
 
 
 @asynccontextmanager
-async def wrapped(argv: Sequence[str], words: Sequence[str]) -> AsyncIterator[Attachment]:
+async def wrapped(
+    argv: Sequence[str], words: Sequence[str], rules: Rules | None = None
+) -> AsyncIterator[Attachment]:
     """Run `argv` and yield what it serves, over one more `p2k|puffs`.
 
     It either asks for a mount over PUFFS_COMFD, or is a FUSE program and calls fusermount. `words`
-    are values of `-o`; they come after those that the command was given, so they win.
+    are values of `-o`; they come after those that the command was given, so they win. By `rules`
+    things go wrong between us and the command: its frames, or the messages of a FUSE program.
     On exit the command has ended, by a signal if need be. Errors: CommandError, without a message
     when the command failed by itself and has told the user why.
     """
-    async with AsyncExitStack() as stack, _running(argv, words, stack) as attachment:
+    async with AsyncExitStack() as stack, _running(argv, words, rules, stack) as attachment:
         yield attachment
 
 
 @asynccontextmanager
 async def _running(
-    argv: Sequence[str], words: Sequence[str], stack: AsyncExitStack
+    argv: Sequence[str], words: Sequence[str], rules: Rules | None, stack: AsyncExitStack
 ) -> AsyncIterator[Attachment]:
     ours, theirs = socket.socketpair()
     with theirs:
@@ -68,7 +75,7 @@ async def _running(
             request = await _request(process, ours, argv[0], capture)
             if isinstance(request, MountCall):
                 assert capture is not None
-                reply = FuseProgram(process, capture, argv[0])
+                reply = FuseProgram(process, capture, argv[0], rules)
                 async with reply.attached(request, words) as attachment:
                     yield attachment
                 patience = _LEAVE_SECONDS
@@ -77,7 +84,8 @@ async def _running(
             async with reply:
                 host = _host_options(request, words)
                 async with (
-                    puffs_over_socket(ours, request.kargs) as fs,
+                    _wire(ours, rules) as wire,
+                    puffs_over_socket(wire, request.kargs) as fs,
                     p2k_over(fs, rdonly=host.readonly) as server,
                     reply,  # once more: after an unmount the stream would carry frames
                 ):
@@ -103,6 +111,18 @@ async def _running(
             raise CommandError(process.returncode or 0, "")
     if process.returncode:
         _log.warning("%s ended with status %d after the unmount", argv[0], process.returncode)
+
+
+@asynccontextmanager
+async def _wire(sock: socket.socket, rules: Rules | None) -> AsyncIterator[socket.socket]:
+    if rules is None:
+        yield sock
+        return
+    from ..layers.fault import faulty_wire
+
+    bind_rules(rules, ["frames"])
+    async with faulty_wire(sock, "frames", rules) as wire:
+        yield wire.socket
 
 
 async def _forward_hangup(process: trio.Process) -> None:

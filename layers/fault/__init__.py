@@ -12,7 +12,7 @@ takes (`nth`, `every`, `probability`, at most `times`), and what happens to them
     errno       fails with it, nothing is done; with `after = true` it is done all the same
     delay       takes so many seconds longer; may stand beside any other fault
     hang        waits until the rule is released (or its asker gives up)
-    short       a read gives so many octets and no more; a write writes so many and fails
+    short       a read gives so many octets and no more; a write writes so many and fails (EIO)
     flip        so many bits of the data are turned over
     lost        is answered as if it had been done; of a message: never arrives
     torn        a write writes so many octets and says it was all; of a message: the stream ends
@@ -30,16 +30,19 @@ to a FUSE program. Operations there are called as in layers/ops.py, by the proto
     wire        the same for messages between two ends of a stream
 """
 
-from .rules import Fault, Rule, Rules, RulesError, parse_rules
+from .rules import Fault, Place, Rule, Rules, RulesError, Taken, parse_rules
 from .server import Faulty
-from .wire import faulty_wire
+from .wire import Wire, faulty_wire
 
 __all__ = [
     "Fault",
     "Faulty",
+    "Place",
     "Rule",
     "Rules",
     "RulesError",
+    "Taken",
+    "Wire",
     "faulty_wire",
     "parse_rules",
 ]

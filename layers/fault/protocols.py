@@ -11,7 +11,9 @@ import struct
 from abc import ABC, abstractmethod
 from typing import Final
 
+from ...native import frames
 from ...native.constants import FLAG_FAF, FLAG_RESPONSE, OPCLASS_MASK, OpClass, VfsOp, VnOp
+from ...native.errors import ProtocolError
 from ..operations import BY_NAME
 
 MESSAGE_MAX: Final = 4 * 1024 * 1024
@@ -34,6 +36,18 @@ class Protocol(ABC):
     @abstractmethod
     def refusal(self, message: bytes | bytearray, error: int) -> bytes:
         """Return the answer to a request that says it failed."""
+
+    @abstractmethod
+    def number(self, message: bytes | bytearray) -> int:
+        """Return the number by which a request and its answer find each other."""
+
+    @abstractmethod
+    def answered(self, message: bytes | bytearray) -> int | None:
+        """Return the number of the request that a message answers; None for what is no answer."""
+
+    @abstractmethod
+    def shortened(self, message: bytes, size: int) -> bytes:
+        """Return a read or write for `size` octets at most; what makes no sense as it is."""
 
 
 _FRAME: Final = struct.Struct("<IHHQQiIiIII")
@@ -70,6 +84,30 @@ class Frames(Protocol):
         _, opclass, optype, ident, cookie, *_ = _FRAME.unpack_from(message)
         head = (_FRAME.size, opclass | FLAG_RESPONSE, optype, ident, cookie, error)
         return _FRAME.pack(*head, 0, 0, 0, 0, 0)
+
+    def number(self, message: bytes | bytearray) -> int:
+        """See Protocol."""
+        return int.from_bytes(message[8:16], "little")
+
+    def answered(self, message: bytes | bytearray) -> int | None:
+        """See Protocol."""
+        is_answer = len(message) >= _FRAME.size and message[4] & FLAG_RESPONSE
+        return self.number(message) if is_answer else None
+
+    def shortened(self, message: bytes, size: int) -> bytes:
+        """See Protocol."""
+        try:
+            header, args = frames.decode_request(message)
+        except ProtocolError:
+            return message
+        offset, what, *rest = args
+        if isinstance(what, int):  # a read: how much is wanted
+            args, data = (offset, min(what, size), *rest), b""
+        else:
+            data = bytes(what[:size])
+            args = (offset, data, *rest)
+        head = frames.encode_request(*header[1:5], args, buflen=header.buflen, pid=header.pid)
+        return head + data
 
 
 _SFTP_REQUESTS: Final = {
@@ -131,9 +169,29 @@ class Sftp(Protocol):
         head = _SFTP_STATUS.pack(size - 4, 101, ident, code, len(text))
         return head + text + bytes(4)
 
+    def number(self, message: bytes | bytearray) -> int:
+        """See Protocol."""
+        return int.from_bytes(message[5:9], "big")
+
+    def answered(self, message: bytes | bytearray) -> int | None:
+        """See Protocol."""
+        return self.number(message) if len(message) >= 9 and message[4] > 100 else None
+
+    def shortened(self, message: bytes, size: int) -> bytes:
+        """See Protocol."""
+        at = 13 + int.from_bytes(message[9:13], "big") + 8  # behind handle and offset
+        if at + 4 > len(message):
+            return message
+        size = min(size, int.from_bytes(message[at : at + 4], "big"))
+        data = message[at + 4 : at + 4 + size]  # none in a read
+        body = message[4:at] + size.to_bytes(4, "big") + data
+        return len(body).to_bytes(4, "big") + body
+
 
 _FUSE_IN: Final = struct.Struct("<IIQ")
 _FUSE_OUT: Final = struct.Struct("<IiQ")
+_FUSE_SIZE_AT: Final = 56
+"""Where reads and writes have their size: behind the head, the handle and the offset."""
 _FUSE_REQUESTS: Final = dict(
     (
         (1, "lookup"),
@@ -193,4 +251,22 @@ class Fuse(Protocol):
 
     def refusal(self, message: bytes | bytearray, error: int) -> bytes:
         """See Protocol."""
-        return _FUSE_OUT.pack(_FUSE_OUT.size, -error, _FUSE_IN.unpack_from(message)[2])
+        return _FUSE_OUT.pack(_FUSE_OUT.size, -error, self.number(message))
+
+    def number(self, message: bytes | bytearray) -> int:
+        """See Protocol."""
+        return int.from_bytes(message[8:16], "little")
+
+    def answered(self, message: bytes | bytearray) -> int | None:
+        """See Protocol. What a server says unasked has the number 0."""
+        return self.number(message) or None if len(message) >= _FUSE_OUT.size else None
+
+    def shortened(self, message: bytes, size: int) -> bytes:
+        """See Protocol."""
+        if len(message) < _FUSE_SIZE_AT + 24:
+            return message
+        size = min(size, int.from_bytes(message[_FUSE_SIZE_AT : _FUSE_SIZE_AT + 4], "little"))
+        data_at = _FUSE_SIZE_AT + 24  # of a write; a read ends there
+        body = message[4:_FUSE_SIZE_AT] + size.to_bytes(4, "little")
+        body += message[_FUSE_SIZE_AT + 4 : data_at] + message[data_at : data_at + size]
+        return (len(body) + 4).to_bytes(4, "little") + body

@@ -10,25 +10,41 @@ WAIT_MAX: Final = 5.0
 """How long to wait for others that never come, seconds."""
 
 
+class Held:
+    """One that lets others go first."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.free = trio.Event()
+
+
 class Queue:
     """Those who let others go first."""
 
     def __init__(self) -> None:
-        self._held: list[tuple[list[int], trio.Event]] = []
+        self._held: list[Held] = []
+
+    def __bool__(self) -> bool:
+        """Whether anyone waits."""
+        return bool(self._held)
 
     def gone_by(self) -> None:
         """Hear that one more has gone by."""
-        for left, event in self._held:
-            left[0] -= 1
-            if left[0] <= 0:
-                event.set()
+        for held in self._held:
+            held.left -= 1
+            if held.left <= 0:
+                held.free.set()
 
-    async def after(self, count: int) -> None:
-        """Wait until `count` others have gone by, at most WAIT_MAX."""
-        held = ([count], trio.Event())
+    def hold(self, count: int) -> Held:
+        """Return one that lets `count` go first from now on; it has to be waited for."""
+        held = Held(count)
         self._held.append(held)
+        return held
+
+    async def wait(self, held: Held) -> None:
+        """Wait until all have gone by, at most WAIT_MAX."""
         try:
             with trio.move_on_after(WAIT_MAX):
-                await held[1].wait()
+                await held.free.wait()
         finally:
             self._held.remove(held)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import errno as _errno
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from random import Random
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 import trio
@@ -32,6 +32,7 @@ LOSABLE: Final = frozenset(
 UNASKED: Final = frozenset({"unmount", "inactive", "close", "reclaim", "abortop"})
 """Operations that a rule without `op` is not for: no program asks for them."""
 
+_SHORTENED: Final = frozenset({"read", "write"})
 _FAULTS: Final = ("errno", "hang", "short", "flip", "lost", "torn", "reorder", "death")
 
 
@@ -72,6 +73,16 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int = 0
     rule: list[Rule] = []
+
+
+class Taken(NamedTuple):
+    """A rule that holds: by what name, how often it matched and was taken, how many hang by it."""
+
+    name: str
+    rule: Rule
+    matched: int
+    taken: int
+    hanging: int
 
 
 class Fault:
@@ -115,6 +126,7 @@ class Fault:
 class _Live:
     """A rule in use: how often it matched and how often it was taken."""
 
+    name: str
     rule: Rule
     random: Random
     names: frozenset[str]
@@ -140,51 +152,91 @@ class _Live:
 
 
 class Rules:
-    """The rules that hold now. They may be changed at any time; nothing waits."""
+    """The rules that hold now. They may be changed at any time; nothing waits.
+
+    A rule is called as it says, or by its number, from 1 on in the order in which rules came.
+    """
 
     def __init__(self, rules: Sequence[Rule] = (), seed: int = 0) -> None:
         self._seed = seed
         self._made = 0
         self._live: list[_Live] = []
+        self._places: frozenset[Place] = frozenset(get_args(Place))
         for rule in rules:
             self.add(rule)
 
     def __len__(self) -> int:
         return len(self._live)
 
-    def add(self, rule: Rule) -> None:
-        """Have one more rule, after the others. Errors: RulesError."""
+    def bind(self, places: Iterable[Place]) -> None:
+        """Refuse rules for other places, which do not exist here, now and later.
+
+        Errors: RulesError.
+        """
+        self._places = frozenset(places)
+        for live in self._live:
+            self._check_place(live.rule, live.name)
+
+    def add(self, rule: Rule) -> str:
+        """Have one more rule, after the others; return its name. Errors: RulesError."""
+        name = rule.name or str(self._made + 1)
+        checked(rule, name)
+        self._check_place(rule, name)
         self._made += 1
-        checked(rule, self._made)
         random = Random(f"{self._seed}/{self._made}")
-        self._live.append(_Live(rule, random, rule.operations))
+        self._live.append(_Live(name, rule, random, rule.operations))
+        return name
+
+    def extend(self, text: str) -> list[str]:
+        """Have the rules of a file besides; return their names. Errors: RulesError, and has none.
+
+        The file's seed is not used: chance is that of the first file.
+        """
+        rules = _parsed(text).rule
+        for number, rule in enumerate(rules, self._made + 1):
+            name = rule.name or str(number)
+            checked(rule, name)
+            self._check_place(rule, name)
+        return [self.add(rule) for rule in rules]
+
+    def remove(self, name: str) -> int:
+        """Have the rules of this name no longer; what hangs by them goes on. Return how many."""
+        self.release(name)
+        kept = [live for live in self._live if live.name != name]
+        count = len(self._live) - len(kept)
+        self._live = kept
+        return count
 
     def clear(self) -> None:
         """Have no rules any more; what hangs is released."""
         self.release()
-        self._live.clear()
+        self._live = []
 
     def release(self, name: str | None = None) -> int:
         """Let go on what hangs by the rules of this name (None: by any); return how many."""
         count = 0
         for live in self._live:
-            if name is None or live.rule.name == name:
+            if name is None or live.name == name:
                 count += live.waiting
                 live.released.set()
                 live.released = trio.Event()
         return count
 
-    def statistics(self) -> list[tuple[Rule, int, int, int]]:
-        """Return for each rule how often it matched, was taken, and how many hang by it now."""
-        return [(live.rule, live.matched, live.taken, live.waiting) for live in self._live]
+    def _check_place(self, rule: Rule, name: str) -> None:
+        if rule.place not in self._places:
+            known = ", ".join(sorted(self._places)) or "none"
+            raise RulesError(f"rule {name}: there is no place '{rule.place}' here (there: {known})")
+
+    def statistics(self) -> list[Taken]:
+        """Return what has come of each rule."""
+        return [
+            Taken(live.name, live.rule, live.matched, live.taken, live.waiting)
+            for live in self._live
+        ]
 
     def wants_paths(self, place: Place) -> bool:
         """Return whether a rule for `place` asks for paths."""
         return any(live.rule.path is not None and live.rule.place == place for live in self._live)
-
-    def has(self, place: Place) -> bool:
-        """Return whether there is a rule for `place`."""
-        return any(live.rule.place == place for live in self._live)
 
     def due(
         self, place: Place, name: str, path: bytes = b"", cred: Cred | None = None
@@ -212,18 +264,22 @@ def _matches(live: _Live, place: Place, name: str, path: bytes, cred: Cred | Non
 
 def parse_rules(text: str) -> Rules:
     """Return the rules of a file. Errors: RulesError."""
-    try:
-        found = msgspec.convert(tomllib.loads(text), _File)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as exc:
-        raise RulesError(str(exc)) from None
+    found = _parsed(text)
     return Rules(found.rule, found.seed)
 
 
-def checked(rule: Rule, number: int) -> None:
-    """Return if a rule makes sense. Errors: RulesError."""
+def _parsed(text: str) -> _File:
+    try:
+        return msgspec.convert(tomllib.loads(text), _File)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as exc:
+        raise RulesError(str(exc)) from None
+
+
+def checked(rule: Rule, called: str) -> None:
+    """Return if a rule, called so, makes sense. Errors: RulesError."""
 
     def refuse(why: str) -> None:
-        raise RulesError(f"rule {rule.name or number}: {why}")
+        raise RulesError(f"rule {called}: {why}")
 
     values: dict[str, Any] = {name: getattr(rule, name) for name in _FAULTS}
     given = [name for name, value in values.items() if value is not None and value is not False]
@@ -251,8 +307,8 @@ def checked(rule: Rule, number: int) -> None:
         _checked_for_server(rule, refuse)
     elif rule.path is not None:
         refuse(f"messages have no paths: leave out 'path' for place '{rule.place}'")
-    elif rule.short is not None:
-        refuse(f"a message of '{rule.place}' cannot be short: torn ends the stream inside of it")
+    elif rule.short is not None and not (rule.operations and rule.operations <= _SHORTENED):
+        refuse("short is for read, write: name them as op")
 
 
 def _is_errno(name: str) -> bool:
@@ -263,7 +319,7 @@ def _checked_for_server(rule: Rule, refuse: Any) -> None:
     allowed = {
         "lost": (rule.lost, LOSABLE),
         "torn": (rule.torn is not None, frozenset({"write"})),
-        "short": (rule.short is not None, frozenset({"read", "write"})),
+        "short": (rule.short is not None, _SHORTENED),
         "flip": (rule.flip is not None, frozenset({"read", "write", "readlink", "getextattr"})),
     }
     for name, (is_given, operations) in allowed.items():

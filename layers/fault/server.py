@@ -50,7 +50,7 @@ class Faulty(Around):
                 paths.learn(operation, args, answer)
             self._order.gone_by()
             if fault is not None and fault.rule.reorder is not None:
-                await self._order.after(fault.rule.reorder)
+                await self._order.wait(self._order.hold(fault.rule.reorder))
             return answer
 
         return faulty

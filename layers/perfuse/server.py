@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket as _socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -39,9 +39,15 @@ class Perfuse(FileOperations):
     """The file server. Made by `perfuse_on`, which also owns its tasks and its connection."""
 
     def __init__(
-        self, connection: Connection, program: str, mntfromname: bytes, notices: Notices
+        self,
+        connection: Connection,
+        program: str,
+        mntfromname: bytes,
+        notices: Notices,
+        peer_pid: Callable[[], int] | None,
     ) -> None:
         super().__init__(connection)
+        self._peer_pid = peer_pid
         self._notices = notices
         notices.nodes, notices.connection = self.nodes, connection
         self._kargs = Kargs(
@@ -70,7 +76,7 @@ class Perfuse(FileOperations):
     @property
     def peer_pid(self) -> int:
         """The process that serves, 0 before it has answered."""
-        return self.connection.peer_pid
+        return self.connection.peer_pid if self._peer_pid is None else self._peer_pid()
 
     async def wait_broken(self) -> str:
         """Wait until the program has ended; return what happened, for people."""
@@ -136,17 +142,21 @@ class Perfuse(FileOperations):
 
 @asynccontextmanager
 async def perfuse_on(
-    socket: _socket.socket, program: str = "", mntfromname: bytes = b"perfuse"
+    socket: _socket.socket,
+    program: str = "",
+    mntfromname: bytes = b"perfuse",
+    peer_pid: Callable[[], int] | None = None,
 ) -> AsyncIterator[Perfuse]:
     """Serve what the FUSE program at the other end of `socket` serves; see `fuse_pair`.
 
     Owns `socket`. The caller calls `begin`, and `unmount` before the end of the context; what is
     in flight at its end fails with ENOTCONN. `program` is what the mount shows behind "perfuse".
+    `peer_pid` knows who serves where the socket is not the program's own.
     """
     notices = Notices()
     failure: Exception | None = None
     async with open_connection(socket, notices.notified) as connection:
-        server = Perfuse(connection, program, mntfromname, notices)
+        server = Perfuse(connection, program, mntfromname, notices, peer_pid)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(notices.serve)
             nursery.start_soon(server.nodes.send_forgets)

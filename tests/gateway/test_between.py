@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from ..support.mounts import Ground, MountCommand, mounted, python_command, run
+from ..support.mounts import (
+    Ground,
+    MountCommand,
+    mounted,
+    mounted_type,
+    python_command,
+    run,
+    unmount_by_force,
+    wait_until,
+)
 
 pytestmark = pytest.mark.fuse
 
@@ -42,6 +53,91 @@ def test_faults_at_two_places(tmp_path: Path) -> None:
         (mount.point / "lower").mkdir()
         with failing(errno.EBUSY):
             (mount.point / "lower").rmdir()
+
+
+def under_syspuffs(type_: str, *argv: str) -> MountCommand:
+    def whole(ground: Ground) -> list[str]:
+        options = [word for option in ground.options for word in ("-o", option)]
+        places = {"ORIGIN": str(ground.origin), "POINT": str(ground.point)}
+        return [*python_command("syspuffs"), *options, *(places.get(a, a) for a in argv)]
+
+    return MountCommand(type_, whole, remote=False)
+
+
+def test_faults_of_frames_to_another_process(tmp_path: Path) -> None:
+    rules = tmp_path / "rules"
+    rules.write_text(
+        '[[rule]]\nplace = "frames"\nop = "mkdir"\nerrno = "EDQUOT"\nnth = 1\n'
+        '[[rule]]\nplace = "frames"\nop = "read"\nshort = 3\nnth = 1\n'
+        '[[rule]]\nplace = "frames"\nop = "remove"\ndelay = 0.3\n'
+    )
+    words = ["-t", "puffs|p2k|tmpfs", "none", "POINT"]
+    command = under_syspuffs("puffs|p2k|puffs|p2k|tmpfs", *python_command("mount_puffs"), *words)
+    with mounted(command, ground(tmp_path, f"faults={rules},nocache")) as mount:
+        with failing(errno.EDQUOT):
+            (mount.point / "d").mkdir()
+        (mount.point / "d").mkdir()
+        (mount.point / "f").write_bytes(b"0123456789")
+        assert os.stat(mount.point / "f").st_size == 10
+        with open(mount.point / "f", "rb", buffering=0) as file:
+            assert file.read(10) == b"012"
+        assert (mount.point / "f").read_bytes() == b"0123456789"
+        before = time.monotonic()
+        (mount.point / "f").unlink()
+        assert time.monotonic() - before >= 0.3
+
+
+@pytest.mark.logs("")
+def test_faults_of_a_fuse_program(tmp_path: Path) -> None:
+    """bindfs, its requests at fault, and in the end its death, as one of /dev/fuse."""
+    rules = tmp_path / "rules"
+    rules.write_text(
+        '[[rule]]\nplace = "fuse"\nop = "mkdir"\nerrno = "EDQUOT"\nnth = 1\n'
+        '[[rule]]\nplace = "fuse"\nop = "write"\nshort = 3\nnth = 1\n'
+        '[[rule]]\nplace = "fuse"\nop = "rename"\ndeath = true\n'
+    )
+    here = ground(tmp_path)
+    for place in (here.origin, here.point):
+        place.mkdir()
+    words = ["-o", f"faults={rules},nocache,log={here.log}"]
+    argv = [*python_command("syspuffs"), *words, "bindfs", "-f", str(here.origin), str(here.point)]
+    process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+    try:
+        assert wait_until(lambda: mounted_type(here.point) is not None)
+        with failing(errno.EDQUOT):
+            (here.point / "d").mkdir()
+        (here.point / "d").mkdir()
+        with failing(errno.EIO):
+            (here.point / "f").write_bytes(b"0123456789")
+        assert (here.origin / "f").read_bytes() == b"012"
+        with failing(errno.ENOTCONN):
+            (here.point / "d").rename(here.point / "e")
+        assert (here.origin / "d").is_dir()
+        # As for any program that has ended, its mount goes; not everything was written, it seems.
+        assert wait_until(lambda: mounted_type(here.point) is None)
+        assert process.wait(20) == 1
+    finally:
+        process.kill()
+        process.wait()
+        unmount_by_force(here.point)
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        (["mount_puffs", "-t", "puffs|fault|p2k|tmpfs"], "no place 'sftp' here (there: server)"),
+        (["syspuffs", "mount_puffs", "-t", "puffs|p2k|tmpfs"], "(there: frames, fuse)"),
+    ],
+)
+def test_rules_for_places_that_are_not_there(
+    tmp_path: Path, command: list[str], complaint: str
+) -> None:
+    rules = tmp_path / "rules"
+    rules.write_text('[[rule]]\nplace = "sftp"\nerrno = "EIO"\n')
+    program, *words = command
+    got = run([*python_command(program), "-o", f"faults={rules}", *words, "none", str(tmp_path)])
+    assert (got.status, got.stderr.count("\n")) == (2, 1)
+    assert complaint in got.stderr
 
 
 def test_readonly_and_null(tmp_path: Path) -> None:

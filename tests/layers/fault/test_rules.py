@@ -29,7 +29,7 @@ CRED = Cred(1000, 100, (), 77)
         ("[[rule]]\ntorn = 3\nop = 'read'", "torn is for write"),
         ("[[rule]]\nhang = true\nafter = true", "'after' says when an errno comes"),
         ("[[rule]]\nplace = 'sftp'\nerrno = 'EIO'\npath = '/x'", "messages have no paths"),
-        ("[[rule]]\nplace = 'sftp'\nshort = 5", "cannot be short"),
+        ("[[rule]]\nplace = 'sftp'\nshort = 5", "short is for read, write"),
         ("[[rule]]\nplace = 'moon'\nerrno = 'EIO'", "Invalid enum value 'moon'"),
     ],
 )
@@ -90,7 +90,7 @@ def test_the_first_rule_wins_and_all_count() -> None:
         for fault in (rules.due("server", "read") for _ in range(4))
     ]
     assert names == [None, "EIO", None, "ENOSPC"]
-    assert [(m, t, w) for _, m, t, w in rules.statistics()] == [(4, 1, 0), (4, 2, 0)]
+    assert [found[2:] for found in rules.statistics()] == [(4, 1, 0), (4, 2, 0)]
 
 
 def test_nobody_asks_for_the_end() -> None:
@@ -98,3 +98,23 @@ def test_nobody_asks_for_the_end() -> None:
     assert rules.due("server", "unmount") is None
     assert rules.due("server", "close") is None
     assert Rules([Rule(errno="EIO", op="unmount")]).due("server", "unmount") is not None
+
+
+def test_come_and_go_at_run_time() -> None:
+    rules = Rules([Rule(errno="EIO", nth=9)])
+    rules.bind(["server", "frames"])
+    assert rules.extend("[[rule]]\nname = 'a'\nerrno = 'ENOSPC'\n[[rule]]\ndelay = 1.0") == [
+        "a",
+        "3",
+    ]
+    for text in ("[[rule]]\nname = 'b'\ndelay = 1.0\n[[rule]]\n", "[[rule"):
+        with pytest.raises(RulesError):
+            rules.extend(text)
+    with pytest.raises(RulesError, match=r"no place 'sftp' here .there: frames, server"):
+        rules.add(Rule(place="sftp", errno="EIO"))
+    assert [found.name for found in rules.statistics()] == ["1", "a", "3"]
+    assert taken(rules, 1) == [1]
+    assert (rules.remove("a"), rules.remove("a"), rules.remove("3")) == (1, 0, 1)
+    assert taken(rules, 9) == [8]  # one was seen before
+    with pytest.raises(RulesError, match="rule 1: there is no place 'server'"):
+        rules.bind(["sftp"])
