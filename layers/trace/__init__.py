@@ -18,9 +18,10 @@ A request that passes several trace layers of one process is one request: each r
 one that it was made for (`parent`), so it can be followed from layer to layer, through `p2k|puffs`
 as well, as long as frames are not sent to another process.
 
-Cost: 1.6 to 2 us an operation and 75 octets in the file, data not kept. A digest takes 1 us per
-KiB more. Full data take 0.1 ms for each 128 KiB (check sum, write), and then what the disk takes:
-a disk that is slower than the mount makes the mount as slow as itself.
+Cost: 1.6 to 2 us an operation and 75 octets in the file, data not kept. Digests and full data cost
+an operation one copy of its data, 5 us for 128 KiB; a thread does the rest (0.1 ms for check sum
+and write, 0.2 ms for a digest). What waits for it is limited: where it cannot keep up, because of
+the disk or for want of a processor, operations wait for it, and nothing is lost.
 """
 
 from .format import CANCELLED, FAILED, UNFINISHED, DataKept, LayerInfo, TraceError

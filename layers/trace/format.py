@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from ...native.records import Buffer, Cookie
-from ..operations import OPERATIONS
+from ..operations import BY_NAME, OPERATIONS
 
 VERSION: Final = 1
 _MAGIC: Final = b"PTRC"
@@ -42,6 +42,8 @@ FAILED: Final = -3
 """Outcome: it ended as no operation may."""
 
 _DIGEST_SIZE: Final = 8
+_READ: Final = BY_NAME["read"].number
+_WRITE: Final = BY_NAME["write"].number
 
 Data: TypeAlias = int | bytes | tuple[int, bytes]
 """File data in a record: its length; all of it; or length and BLAKE2b of 8 octets."""
@@ -60,13 +62,20 @@ class DataKept(Enum):
     DIGEST = "digest"
     FULL = "full"
 
-    def of(self, data: Buffer) -> Data:
-        """Return what to keep of `data`, which may change afterwards."""
-        if self is DataKept.LENGTH:
-            return len(data)
-        if self is DataKept.FULL:
-            return bytes(data)
-        return len(data), digest(data)
+    def held(self, data: Buffer) -> int | bytes:
+        """Return what to hold of `data`, which may change afterwards, until it is written."""
+        return len(data) if self is DataKept.LENGTH else bytes(data)
+
+    def written(self, record: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return what to write of a record with what `held` gave."""
+        if self is DataKept.DIGEST:
+            number, *more, outcome, args, result = record
+            if number == _WRITE:
+                args = (*args[:2], (len(args[2]), digest(args[2])), *args[3:])
+                return (number, *more, outcome, args, result)
+            if number == _READ and not outcome:
+                return (number, *more, outcome, args, (len(result), digest(result)))
+        return record
 
 
 def digest(data: Buffer) -> bytes:

@@ -44,10 +44,12 @@ class Trace(Around):
         new_id = _ids.__next__
 
         async def recorded(*args: Any) -> Any:
+            if recorder.is_full:
+                await recorder.room()
             parent, ident = get(), new_id()
             kept_args = args
             if is_write:
-                data = keep.of(args[2])
+                data = keep.held(args[2])
                 kept_args = (args[0], args[1], data, args[3], args[4])
                 if data.__class__ is bytes:
                     recorder.octets += len(data)
@@ -70,7 +72,7 @@ class Trace(Around):
                 reset(token)
                 if in_flight.pop(ident, None) is not None:
                     if is_read and not outcome:
-                        result = keep.of(answer)
+                        result = keep.held(answer)
                         if result.__class__ is bytes:
                             recorder.octets += len(result)
                     batch.append(
@@ -105,7 +107,7 @@ async def traced(
     trace = Trace(below, file, keep)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trace.recorder.keep_fresh)
+            nursery.start_soon(trace.recorder.write_out)
             yield trace
             nursery.cancel_scope.cancel()
     finally:

@@ -32,7 +32,7 @@ from syspuffs.layers.trace import (
 from syspuffs.layers.trace.format import digest
 from syspuffs.native.constants import FREAD, FWRITE, MNT_WAIT, NameiOp, Vtype
 from syspuffs.native.errors import VfsError
-from syspuffs.native.records import Cred, Vattr, lookup_cn
+from syspuffs.native.records import Cookie, Cred, Vattr, lookup_cn
 
 from ..puffs.memserver import MemServer
 
@@ -146,18 +146,64 @@ async def test_what_did_not_end(tmp_path: Path) -> None:
     assert [event.outcome for event in found] == [CANCELLED, UNFINISHED]
 
 
-async def test_can_be_read_while_it_is_written(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_can_be_read_while_it_is_written(tmp_path: Path) -> None:
     file = tmp_path / "t"
+
+    async def until(names: list[str]) -> None:
+        with trio.fail_after(5):
+            while [event.name for event in events(file)] != names:
+                await trio.sleep(0.01)
+
     async with tree() as below, traced(below, file) as server:
         await work(server)
-        await trio.sleep(1)
-        assert [event.name for event in events(file)] == NAMES
+        await until(NAMES)
         await server.statvfs()
         assert len(list(events(file))) == len(NAMES)
-        await trio.sleep(1)
-        assert [event.name for event in events(file)][-1] == "statvfs"
+        await until([*NAMES, "statvfs"])
+
+
+async def test_a_slow_disk_makes_operations_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits to be written is limited, the loop goes on meanwhile, and nothing is lost."""
+    monkeypatch.setattr("syspuffs.layers.trace.recorder.QUEUE_OCTETS", 8 << 20)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reading, True)
+    done = 0
+    data = bytes(256 * 1024)
+
+    async def write(server: FileServer, cookie: Cookie) -> None:
+        nonlocal done
+        for _ in range(100):
+            await server.write(cookie, 0, data, 0, CRED)
+            done += 1
+
+    taken = bytearray()
+
+    def read_all() -> None:
+        with open(reading, "rb") as stream:
+            while octets := stream.read(1 << 20):
+                taken.extend(octets)
+
+    async with trio.open_nursery() as nursery:
+        async with tree() as below, traced(below, pipe, DataKept.FULL) as server:
+            made = await below.create(
+                below.kargs.root.cookie, lookup_cn(b"f", CRED, NameiOp.CREATE), FILE
+            )
+            async with trio.open_nursery() as writers:
+                writers.start_soon(write, server, made.cookie)
+                while not server.recorder.is_full:
+                    await trio.lowlevel.checkpoint()
+                for _ in range(100):
+                    await trio.lowlevel.checkpoint()
+                assert 32 <= done <= 40  # 8 MiB of 256 KiB
+                nursery.start_soon(trio.to_thread.run_sync, read_all)
+    assert done == 100
+    assert server.recorder.lost == 0
+    found = read(bytes(taken))
+    assert [event.args[2] == data for event in found if event.name == "write"] == [True] * 100
 
 
 async def test_a_full_disk_fails_no_operation(
