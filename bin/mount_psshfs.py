@@ -12,7 +12,7 @@ from ..gateway.between import FAULT_GROUP
 from ..gateway.commandline import CommandParser, checked, help_sections, run_command
 from ..gateway.mounting import run_mount
 from ..gateway.options import HOST_GROUP, number
-from ..gateway.sshwords import PSSHFS_GROUP, seconds
+from ..gateway.sshwords import OWN_GROUP, SSHFS_GROUP, seconds
 from ..gateway.stack import parse_stack
 
 PROGRAM: Final = "mount_psshfs"
@@ -107,7 +107,7 @@ def _parser() -> CommandParser:
         _DESCRIPTION,
         _USAGE,
         lambda: help_sections(
-            [PSSHFS_GROUP, HOST_GROUP, FAULT_GROUP], _EXAMPLES, _ENVIRONMENT, ssh=True
+            [OWN_GROUP, SSHFS_GROUP, HOST_GROUP, FAULT_GROUP], _EXAMPLES, _ENVIRONMENT, ssh=True
         ),
     )
     add = parser.add_argument

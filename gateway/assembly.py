@@ -40,6 +40,10 @@ def stack_command(
     settings = {group.title: found for group, found in zip(groups, below, strict=True)}
     if settings.get(PSSHFS_GROUP.title, {}).pop("password_stdin", False):
         settings[PSSHFS_GROUP.title]["password"] = _password()
+    _tell(program, [host, *below])
+    if settings.get(PSSHFS_GROUP.title, {}).pop("passive", False):
+        settings[PSSHFS_GROUP.title]["descriptors"] = (os.dup(0), os.dup(1))
+        foreground = True
     options = host_options(host)
     ground = Ground(special, options.readonly, settings)
     place = os.path.realpath(mountpoint)
@@ -59,6 +63,13 @@ def stack_command(
     return mount_command(
         program, attach, host, mountpoint=place, foreground=foreground, verbose=verbose
     )
+
+
+def _tell(program: str, settings: Sequence[Settings]) -> None:
+    """Say which words have no effect, and why."""
+    for found in settings:
+        for note in found.pop("notes", {}).values():
+            print(f"{program}: {note}", file=sys.stderr)
 
 
 def _refuse_loop(directory: str, place: str) -> None:
@@ -83,6 +94,8 @@ def served_ground(
         raise CommandError(
             Status.USAGE, "password_stdin: standard input is the client's; give a key"
         )
+    if settings.get(PSSHFS_GROUP.title, {}).get("passive"):
+        raise CommandError(Status.USAGE, "passive: standard input is the client's; give a host")
     if PSSHFS_GROUP.title in settings:
         psshfs = settings[PSSHFS_GROUP.title]
         # A client hears of a failed write in the answer to that write and, as a rule, in no other:
@@ -131,10 +144,10 @@ def mount_command(
 
 
 def _password() -> str:
-    """Return the first line of standard input."""
+    """Return the first line of standard input; pam_mount ends it without a newline."""
     line = sys.stdin.readline()
-    if not line.endswith("\n"):
+    if not line:
         raise CommandError(
-            Status.USAGE, "password_stdin: standard input ended before a whole line; add a newline"
+            Status.USAGE, "password_stdin: standard input ended before any password; give one"
         )
     return line.removesuffix("\n")

@@ -9,6 +9,7 @@ from time import monotonic
 
 import pyfuse3
 
+from ..native.constants import Vtype
 from ..native.records import VTYPE_TO_IFMT, Cred, Statvfs, Vattr
 from .options import HostOptions
 
@@ -23,7 +24,13 @@ class Attributes:
     def __init__(self, options: HostOptions) -> None:
         self._uid = options.uid
         self._gid = options.gid
-        self._mask = ~options.umask if options.umask is not None else -1
+        self._modes = dict[int, int]()
+        """What is shown as permissions, for the types that are not shown as they are."""
+        for vtype in VTYPE_TO_IFMT:
+            mask = {Vtype.VREG: options.fmask, Vtype.VDIR: options.dmask}.get(Vtype(vtype))
+            mask = options.umask if mask is None else mask
+            if mask is not None:
+                self._modes[vtype] = 0o777 & ~mask
 
     def entry(self, ino: int, va: Vattr, va_ttl: int, cn_ttl: int = 0) -> pyfuse3.EntryAttributes:
         """Return the attributes of node `ino`; time-outs are ns."""
@@ -33,7 +40,8 @@ class Attributes:
         out.entry_timeout = cn_ttl / 1e9
         vtype = va.vtype or 0
         out.st_mode = pyfuse3.ModeT(
-            VTYPE_TO_IFMT.get(vtype, 0) | ((va.mode or 0) & self._mask)  # type: ignore[call-overload]
+            VTYPE_TO_IFMT.get(vtype, 0)  # type: ignore[call-overload]
+            | (self._modes.get(vtype, va.mode or 0) if self._modes else va.mode or 0)
         )
         out.st_nlink = 1 if va.nlink is None else va.nlink
         out.st_uid = (va.uid or 0) if self._uid is None else self._uid

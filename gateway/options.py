@@ -24,9 +24,10 @@ class HostOptions:
 
     `fsname` is what `mount` shows first; `typename` is the trace of the elements below the
     first puffs ("p2k|puffs|psshfs"). The three `nocache_...` switch off what the host kernel may
-    remember. `uid`, `gid` and `umask` change what is shown, not what is stored: owner and group
-    of everything, and permission bits taken away. `words` go to libfuse as they are. `debug` has
-    libfuse print each operation.
+    remember. `uid`, `gid` and the masks change what is shown, not what is stored: owner and group
+    of everything, and as permissions all that are not in the mask, as libfuse has it; `fmask` and
+    `dmask` are those of files and directories where they differ from `umask`. `words` go to libfuse
+    as they are. `debug` has libfuse print each operation.
     """
 
     readonly: bool = False
@@ -42,6 +43,8 @@ class HostOptions:
     uid: int | None = None
     gid: int | None = None
     umask: int | None = None
+    fmask: int | None = None
+    dmask: int | None = None
     words: tuple[str, ...] = ()
 
     @property
@@ -121,7 +124,7 @@ class WordGroup:
             for name, spec in self.words.items()
             if spec.text
         ]
-        return [f"  {name:<22}{text}" for name, text in shown]
+        return [f"  {name:<21} {text}" for name, text in shown]
 
 
 def split_words(values: Iterable[str]) -> Iterator[Word]:
@@ -216,6 +219,19 @@ def takes(name: str, convert: Callable[[str], object]) -> Callable[[Settings, st
     return apply
 
 
+def without_effect(name: str, reason: str) -> Callable[[Settings, str], None]:
+    """Return an action that has the user told, once, why `name` has no effect."""
+
+    def apply(settings: Settings, _value: str) -> None:
+        settings.setdefault("notes", {})[name] = f"option '{name}' has no effect: {reason}"
+
+    return apply
+
+
+def always(_settings: Settings, _value: str) -> None:
+    """Do nothing: what the word asks for is so in any case."""
+
+
 def number(text: str) -> int:
     """Return `text` as a whole number from 0 on, or raise ValueError with a sentence."""
     if not (text.isascii() and text.isdigit()):
@@ -275,16 +291,11 @@ def _drops(word: str) -> Callable[[Settings, str], None]:
     return apply
 
 
-def _refuses(reason: str) -> Callable[[Settings, str], None]:
-    def apply(_settings: Settings, _text: str) -> None:
-        raise ValueError(reason)
-
-    return apply
-
-
 _ALL_OFF = {"nocache_name": True, "nocache_page": True, "nocache_attr": True}
 _ALL_ON = dict.fromkeys(_ALL_OFF, False)
 _SUBTYPE = "the type of a mount is the trace of its elements and cannot be given"
+_CHANGED: Final = "file data is kept until it is seen to have changed there, not longer"
+_REMEMBERED: Final = "a file is known as long as the host kernel knows it"
 
 HOST_WORDS: Final[dict[str, WordSpec]] = {
     "ro": WordSpec(sets("readonly", True), "mount read-only"),
@@ -310,10 +321,24 @@ HOST_WORDS: Final[dict[str, WordSpec]] = {
         "what `mount` shows as the device, in place of the target",
         "TEXT",
     ),
-    "subtype": WordSpec(_refuses(_SUBTYPE), "", "TEXT"),
+    "subtype": WordSpec(without_effect("subtype", _SUBTYPE), "", "TEXT"),
     "uid": WordSpec(takes("uid", number), "show this user as the owner of everything", "N"),
     "gid": WordSpec(takes("gid", number), "show this group on everything", "N"),
-    "umask": WordSpec(takes("umask", octal), "permission bits not to show, octal", "MASK"),
+    "umask": WordSpec(
+        takes("umask", octal), "show these permissions alone as missing, octal", "MASK"
+    ),
+    "fmask": WordSpec(takes("fmask", octal), "... of files", "MASK"),
+    "dmask": WordSpec(takes("dmask", octal), "... of directories", "MASK"),
+    "auto_unmount": WordSpec(
+        _hands_through("auto_unmount", ""), "unmount even if our process is killed"
+    ),
+    "direct_io": WordSpec(sets("nocache_page", True), "as nopagecache"),
+    "auto_cache": WordSpec(always, "accepted; file data is dropped when it changed there, always"),
+    "noauto_cache": WordSpec(without_effect("noauto_cache", _CHANGED)),
+    "kernel_cache": WordSpec(without_effect("kernel_cache", _CHANGED)),
+    "no_rofd_flush": WordSpec(always),
+    "noforget": WordSpec(without_effect("noforget", _REMEMBERED)),
+    "remember": WordSpec(without_effect("remember", _REMEMBERED), "", "SECS"),
     "nonempty": WordSpec(
         sets("nonempty", True), "accepted: files in the mount point never keep it from mounting"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -9,11 +10,12 @@ from dataclasses import dataclass, fields
 from errno import EACCES, ECONNRESET, ENOENT, ENOTCONN, ENOTDIR, EPERM, EPIPE, EPROTO, ETIMEDOUT
 from typing import TYPE_CHECKING, Final
 
-from ..layers.psshfs.options import PsshfsOptions
+from ..layers.psshfs.options import Idmap, PsshfsOptions
 from ..layers.psshfs.stream import SshOptions, open_stream
 from ..layers.psshfs.target import Target, parse_target
 from ..native.errors import VfsError
 from .failures import leaves
+from .idfiles import group_ids, user_ids
 from .options import Settings
 from .sshwords import later_first
 from .status import CommandError, Status
@@ -29,6 +31,8 @@ class Remote:
 
     ssh: SshOptions
     psshfs: PsshfsOptions
+    subdir: bytes = b""
+    """Mount this directory below the one that was named."""
 
 
 def remote(psshfs: Settings, ssh: Settings, *, readonly: bool) -> Remote:
@@ -45,12 +49,18 @@ def remote(psshfs: Settings, ssh: Settings, *, readonly: bool) -> Remote:
         ssh_command=psshfs.get("ssh_command"),
         sftp_server=psshfs.get("sftp_server"),
         password=psshfs.get("password"),
+        subsystem=psshfs.get("subsystem", "sftp"),
+        directport=psshfs.get("directport"),
+        vsock=psshfs.get("vsock"),
+        descriptors=psshfs.get("descriptors"),
     )
     renamed = {"remote_uid": "uid", "remote_gid": "gid"}
     ours = {renamed.get(name, name): value for name, value in psshfs.items()}
     known = {field.name for field in fields(PsshfsOptions)}
+    if ours.get("idmap") is Idmap.FILE:
+        ours |= {"uids": user_ids(ours.get("uidfile")), "gids": group_ids(ours.get("gidfile"))}
     serve = PsshfsOptions(ro=readonly, **{k: v for k, v in ours.items() if k in known})
-    return Remote(reach, serve)
+    return Remote(reach, serve, os.fsencode(psshfs.get("subdir", "")))
 
 
 @asynccontextmanager
@@ -65,13 +75,18 @@ async def remote_tree(
     """
     from ..layers.psshfs import mount_psshfs
 
-    target = parse_target(special, local=remote.ssh.sftp_server is not None)
+    reach = remote.ssh
+    is_local = reach.sftp_server or reach.descriptors or reach.directport or reach.vsock
+    target = parse_target(special, local=is_local is not None)
+    path = target.path
+    if remote.subdir:
+        path = (path.rstrip(b"/") + b"/" if path.strip(b"/") else path) + remote.subdir
     async with open_stream(target, remote.ssh) as stream, _wire(stream.socket, rules) as wire:
         is_served = False
         try:
             async with mount_psshfs(
                 wire,
-                target.path,
+                path,
                 remote.psshfs,
                 mntfromname=special.encode("utf-8", "surrogateescape"),
             ) as server:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from .options import Settings, WordGroup, WordSpec, number, octets, sets, takes, text
+from .sshfswords import SSHFS_WORDS
 
 
 def _port(value: str) -> int:
@@ -54,7 +55,7 @@ def _some_seconds(value: str) -> float:
 
 _TRANSFER_MAX: Final = 1024 * 1024
 
-PSSHFS_WORDS: Final[dict[str, WordSpec]] = {
+OWN_WORDS: Final[dict[str, WordSpec]] = {
     "port": WordSpec(takes("port", _port), "port of the server (22)", "N"),
     "ssh_command": WordSpec(
         takes("ssh_command", text), "run this in place of our own ssh, e.g. ssh", "CMD"
@@ -166,7 +167,22 @@ def _hands_on(keyword: str) -> Callable[[Settings, str], None]:
     return apply
 
 
+_OLDER: Final = {
+    **{
+        name.removeprefix("d"): OWN_WORDS[name]._replace(text="")
+        for name in ("dcache_stat_timeout", "dcache_link_timeout", "dcache_dir_timeout")
+    },
+    "cache": OWN_WORDS["dir_cache"]._replace(text=""),
+}
+"""What sshfs called some of its words before."""
+PSSHFS_WORDS: Final = {**SSHFS_WORDS, **OWN_WORDS, **_OLDER}
 PSSHFS_GROUP: Final = WordGroup("psshfs options", PSSHFS_WORDS)
+OWN_GROUP: Final = WordGroup("psshfs options", OWN_WORDS)
+SSHFS_GROUP: Final = WordGroup(
+    "sshfs options",
+    {name: spec for name, spec in PSSHFS_WORDS.items() if name not in OWN_WORDS},
+)
+"""The two parts of PSSHFS_GROUP, for people."""
 SSH_GROUP: Final = WordGroup(
     "ssh options",
     {name: WordSpec(_hands_on(name), "", "VALUE") for name in sorted(SSH_KEYWORDS)},

@@ -67,7 +67,7 @@ class AttrCache(FileServer):
         """READDIRs that the server takes at once."""
         self._write_pace = Pace(connection.round_trip)
         self.gate = Gate()
-        self.translator = Translator(options)
+        self.translator = Translator(options, session.home)
         self.refiner = Refiner(connection, session)
         root_attrs = session.root_attrs
         if vtype_of(root_attrs) is None:

@@ -1,9 +1,8 @@
-"""SFTP attributes <-> vattr, with the translation of one user and one group id."""
+"""SFTP attributes <-> vattr, with the translation of user and group ids."""
 
 from __future__ import annotations
 
 import errno
-import os
 import stat
 from typing import Final
 
@@ -11,6 +10,7 @@ from ...native import sftp
 from ...native.constants import Vtype
 from ...native.errors import VfsError
 from ...native.records import IFMT_TO_VTYPE, VTYPE_TO_IFMT, Vattr
+from .idmap import NOBODY, PENDING, tables
 from .options import PsshfsOptions
 
 SECOND: Final = 10**9
@@ -80,15 +80,14 @@ def occupied(size: int) -> int:
 class Translator:
     """Turns attributes into vattrs and back for one mount.
 
-    With `uid` N among the options, the server's user N is the mounting process's effective
-    user here, in both directions; all other ids pass unchanged. Groups the same.
+    Ids go through `users` and `groups`, in both directions; None: they pass unchanged. `home` is
+    owner and group of the login directory, where the options ask for them.
     """
 
-    def __init__(self, options: PsshfsOptions) -> None:
-        self._far_uid = options.uid
-        self._near_uid = os.geteuid()
-        self._far_gid = options.gid
-        self._near_gid = os.getegid()
+    def __init__(
+        self, options: PsshfsOptions, home: tuple[int | None, int | None] = (None, None)
+    ) -> None:
+        self.users, self.groups = tables(options, home)
 
     def vattr(self, attrs: sftp.Attrs, fileid: int, nlink: int) -> Vattr:
         """Return `attrs` as a vattr. What the server left out is filled in: a regular file of
@@ -98,13 +97,13 @@ class Translator:
         if mode is None:
             mode = stat.S_IFREG | 0o600
         if uid is None:
-            uid = 65534
-        elif uid == self._far_uid:
-            uid = self._near_uid
+            uid = NOBODY
+        elif self.users is not None:
+            uid = self.users[uid]
         if gid is None:
-            gid = 65534
-        elif gid == self._far_gid:
-            gid = self._near_gid
+            gid = NOBODY
+        elif self.groups is not None:
+            gid = self.groups[gid]
         size = min(size or 0, SIZE_MAX)  # the wire has 64 bits, a file offset 63
         modified = (mtime or 0) * SECOND
         return Vattr(
@@ -132,17 +131,18 @@ class Translator:
 
         SFTP has user and group together, and both times together: what `va` leaves out of a
         pair is taken from `now`, the present attributes, which must be there then.
-        Errors: EINVAL for a time that version 3 cannot say (before 1970, after 2106).
+        Errors: EPERM for an id without a counterpart; EINVAL for a time that version 3 cannot say
+        (before 1970, after 2106).
         """
         uid, gid, atime, mtime = va.uid, va.gid, va.atime, va.mtime
         if uid is not None or gid is not None:
             assert now is not None or (uid is not None and gid is not None)
             uid = now.uid if uid is None and now is not None else uid
             gid = now.gid if gid is None and now is not None else gid
-            if uid == self._near_uid and self._far_uid is not None:
-                uid = self._far_uid
-            if gid == self._near_gid and self._far_gid is not None:
-                gid = self._far_gid
+            if uid is not None and self.users is not None:
+                uid = self.users.far(uid)
+            if gid is not None and self.groups is not None:
+                gid = self.groups.far(gid)
         if atime is not None or mtime is not None:
             assert now is not None or (atime is not None and mtime is not None)
             atime = now.atime if atime is None and now is not None else atime
@@ -155,6 +155,14 @@ class Translator:
             atime=_seconds(atime),
             mtime=_seconds(mtime),
         )
+
+    def settled(self, va: Vattr) -> Vattr:
+        """Return `va` with the owner and group that were not known yet when it was made."""
+        if va.uid is not None and va.uid >= PENDING and self.users is not None:
+            va = va._replace(uid=self.users[va.uid - PENDING])
+        if va.gid is not None and va.gid >= PENDING and self.groups is not None:
+            va = va._replace(gid=self.groups[va.gid - PENDING])
+        return va
 
     @staticmethod
     def needs_present(va: Vattr) -> bool:

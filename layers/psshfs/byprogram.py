@@ -45,6 +45,7 @@ async def run_ssh(target: Target, options: SshOptions) -> tuple[Stream, ProgramW
         config_file=options.config_file,
         options=options.options,
         compression=options.compression,
+        subsystem=options.subsystem,
         is_set=config.is_set if config is not None else lambda keyword: False,
     )
     return await _run(target, words[0], argv, own_session=False)

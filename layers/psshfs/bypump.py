@@ -73,6 +73,7 @@ class PumpWatch:
             "options": list(options.options),
             "compression": options.compression,
             "password": options.password,
+            "subsystem": options.subsystem,
         }
 
     async def start(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from .failure import ConnectError
+from .failure import Cause, ConnectError
 
 _SOCKET_BUFFER = 1 << 20
 LEAVE_TIME = 1.0
@@ -37,6 +37,15 @@ class SshOptions:
     """Run this in place of our own ssh; words are split as by a shell."""
     sftp_server: str | None = None
     """Run this program on this machine, without ssh; words are split as by a shell."""
+    subsystem: str = "sftp"
+    """What ssh asks the server for: a subsystem by name, or, with a '/' in it, a program."""
+    directport: int | None = None
+    """An SFTP server listens on this TCP port of the host, without ssh."""
+    vsock: tuple[int, int] | None = None
+    """An SFTP server listens there, context id and port, without ssh."""
+    descriptors: tuple[int, int] | None = None
+    """An SFTP server is at the other end of these two, to read from and to write to; they become
+    the stream's."""
     password: str | None = field(default=None, repr=False)
     """Given in advance (read from stdin, say); never shown, never on a command line."""
 
@@ -45,13 +54,14 @@ class Stream:
     """A connected stream. Made by `open_stream`, which also ends it.
 
     `socket` is a plain non-blocking stream socket for use from trio; the stream owns it and
-    closes it. `failure` is None while the program lives, then says why it ended.
+    closes it. `failure` is None while the program lives, then says why it ended. Without a
+    `process` the server itself is at the other end, and its socket's end is all that is known.
     """
 
     def __init__(
         self,
         socket: _socket.socket,
-        process: trio.Process,
+        process: trio.Process | None,
         program: str,
         host: str,
         *,
@@ -59,12 +69,23 @@ class Stream:
     ) -> None:
         self.socket = socket
         self.failure: ConnectError | None = None
-        self.process = process
+        self._process = process
         self._leads_group = leads_group
         self.program = program
         self.host = host
         self.description = program
         self._dead = trio.Event()
+
+    @property
+    def has_process(self) -> bool:
+        """Whether a program of ours is at the other end."""
+        return self._process is not None
+
+    @property
+    def process(self) -> trio.Process:
+        """Give the program at the other end, where there is one."""
+        assert self._process is not None
+        return self._process
 
     @property
     def pid(self) -> int:
@@ -73,7 +94,9 @@ class Stream:
 
     def describe(self) -> str:
         """Give one line for people: what carries the stream."""
-        return f"{self.description}, process {self.process.pid}"
+        if self._process is None:
+            return self.description
+        return f"{self.description}, process {self._process.pid}"
 
     async def wait_death(self) -> ConnectError:
         """Wait until the program has ended and give the cause; any number of tasks may wait."""
@@ -86,8 +109,9 @@ class Stream:
 
         A program that lingers although its socket is gone is terminated.
         """
-        with trio.move_on_after(LEAVE_TIME):
-            return await self.wait_death()
+        if self.has_process:
+            with trio.move_on_after(LEAVE_TIME):
+                return await self.wait_death()
         await self.terminate()
         return await self.wait_death()
 
@@ -99,6 +123,15 @@ class Stream:
 
     async def terminate(self) -> None:
         """End the program for sure, within `_TERM_TIME` and a moment."""
+        if self._process is None:
+            self.die(
+                ConnectError(
+                    Cause.DIED,
+                    f"{self.host}: {self.program} closed the connection; "
+                    "is it an SFTP server, without SSH?",
+                )
+            )
+            return
         if self.process.returncode is not None:
             return
         self._signal(signal.SIGTERM)

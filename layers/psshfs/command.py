@@ -45,6 +45,7 @@ def build_ssh_argv(
     config_file: str | None = None,
     options: Sequence[str] = (),
     compression: bool = False,
+    subsystem: str = "sftp",
     is_set: Callable[[str], bool] = lambda keyword: False,
 ) -> list[str]:
     """Give the command line that makes `ssh` (already split) carry the sftp subsystem.
@@ -72,7 +73,9 @@ def build_ssh_argv(
         "-x",
     ]
     # `target` was checked for a leading dash; "--" makes sure once more.
-    return [*argv, "-s", "--", target.host, "sftp"]
+    if "/" in subsystem:
+        return [*argv, "--", target.host, subsystem]
+    return [*argv, "-s", "--", target.host, subsystem]
 
 
 def build_server_argv(server: Sequence[str]) -> list[str]:

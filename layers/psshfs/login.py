@@ -49,6 +49,7 @@ class Orders:
     options: Sequence[str] = ()
     compression: bool = False
     password: str | None = None
+    subsystem: str = "sftp"
 
 
 class Login:

@@ -182,6 +182,8 @@ class NameOperations(AttrCache):
         node = table.node(targ)
         directory = table.directory(opc)
         self.require_writable()
+        if not self.options.hard_links:
+            raise VfsError(errno.ENOSYS)
         if node.vtype == Vtype.VDIR or not self.session.hardlink:
             raise VfsError(errno.EPERM)
         await self.both_ready(node, None, directory, cn.name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final, NamedTuple
 
 from ...native.constants import TTL_FOREVER
@@ -26,6 +28,32 @@ class Timeouts(NamedTuple):
     """A name that a listing lacks, while the listing itself is believed."""
     open: int
     """Age up to which attributes do for the check at an open."""
+
+
+class Symlinks(Enum):
+    """What symbolic links of the server look like here."""
+
+    CONTAIN = "contain"
+    """As they are; absolute ones and those with ".." are refused with EPERM."""
+    REWRITE = "rewrite"
+    """Those inside the mounted tree work, absolute ones rewritten; the others give EPERM."""
+    FOLLOW = "follow"
+    """As what they lead to at the server; those that lead nowhere as with REWRITE."""
+    RAW = "raw"
+    """As they are, wherever they lead on this machine."""
+
+
+class Idmap(Enum):
+    """How user and group ids of the server become those of this machine, both ways."""
+
+    NONE = "none"
+    """They are the same."""
+    USER = "user"
+    """Those of the login directory's owner are the mounting process's own."""
+    FILE = "file"
+    """By the tables `uids` and `gids`."""
+    NAME = "name"
+    """By the names that both sides have for them (users-groups-by-id@openssh.com)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +95,19 @@ class PsshfsOptions:
     """Octets read ahead, all files together."""
     write_behind: int = 8 * MIB
     """Octets of one file sent and not yet acknowledged; 0 waits for each write."""
+    symlinks: Symlinks = Symlinks.REWRITE
+    transform_symlinks: bool = False
+    """With RAW: absolute targets as seen from the link's directory at the server."""
+    hard_links: bool = True
+    """False: link fails with ENOSYS."""
+    idmap: Idmap = Idmap.NONE
+    uids: Mapping[int, int] = field(default_factory=dict)
+    """For FILE: the server's user id -> ours."""
+    gids: Mapping[int, int] = field(default_factory=dict)
+    """For FILE: the server's group id -> ours."""
+    nomap_ignore: bool = False
+    """With FILE and NAME: an id that nobody has a counterpart for passes as it is. Else it is shown
+    as nobody's (65534), and cannot be given to a file (EPERM)."""
     request_timeout: float = 120.0
     """Seconds without an octet from a server that owes answers, after which it counts as dead."""
 

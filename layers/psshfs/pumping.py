@@ -95,7 +95,7 @@ class Pump:
         login = Login(orders, terminal, lambda text: self.tell("note", text=text))
         async with contextlib.AsyncExitStack() as stack:
             connection = await login.connect(stack)
-            session = await self._open_channel(connection, login, relay)
+            session = await self._open_channel(connection, login, relay, orders.subsystem)
             self._detach()
             self.tell("ready", text=login.describe())
             guard = asyncio.ensure_future(_guard(connection, relay, *login.keepalive()))
@@ -110,18 +110,24 @@ class Pump:
             raise self._explain(session, login, relay)
 
     async def _open_channel(
-        self, connection: asyncssh.SSHClientConnection, login: Login, relay: Relay
+        self,
+        connection: asyncssh.SSHClientConnection,
+        login: Login,
+        relay: Relay,
+        server: str,
     ) -> _Session:
         session = _Session(relay)
+        command, subsystem = (server, None) if "/" in server else (None, server)
         try:
             await asyncio.wait_for(
                 connection.create_session(
                     lambda: session,
-                    subsystem="sftp",
                     encoding=None,
                     window=_WINDOW,
                     max_pktsize=_PACKET,
                     request_pty=False,
+                    command=command,
+                    subsystem=subsystem,
                     **login.environment(),
                 ),
                 _CHANNEL_TIME,
@@ -134,7 +140,8 @@ class Pump:
         except asyncssh.ChannelOpenError as exc:
             raise ConnectError(
                 Cause.NO_SUBSYSTEM,
-                f"{login.name}: the server offers no sftp subsystem ({exc.reason}); "
+                f"{login.name}: the server offers no {server}{' subsystem' if subsystem else ''} "
+                f"({exc.reason}); "
                 "ask its administrator for it",
             ) from exc
         _quicken(connection, relay)

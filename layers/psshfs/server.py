@@ -31,12 +31,12 @@ from .attrops import AttrOperations
 from .connection import Connection, ConnectionStatistics, open_connection
 from .errmap import StatusError
 from .files import FileOperations
-from .looking import LookOperations
 from .node import PATH_LEN_MAX
-from .options import PsshfsOptions
+from .options import Idmap, PsshfsOptions
 from .renaming import RenameOperations
 from .session import Session, open_session
 from .slot import STATUS, STATVFS
+from .symlinks import SymlinkOperations
 
 OPS: Final = frozenset(
     {
@@ -88,7 +88,7 @@ class PsshfsStatistics(NamedTuple):
     connection: ConnectionStatistics
 
 
-class Psshfs(LookOperations, RenameOperations, FileOperations, AttrOperations):
+class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations):
     """The file server. Made by `mount_psshfs`, which also owns its tasks and its connection."""
 
     def __init__(
@@ -242,11 +242,16 @@ async def mount_psshfs(
     Errors at the beginning: see `open_session`.
     """
     options = PsshfsOptions() if options is None else options
+    kind = Psshfs
+    if options.idmap is Idmap.NAME:
+        from .byname import PsshfsByName
+
+        kind = PsshfsByName
     failure: Exception | None = None
     async with open_connection(socket, timeout=options.request_timeout) as connection:
         session = await open_session(connection, path, options)
         async with trio.open_nursery() as nursery:
-            server = Psshfs(
+            server = kind(
                 connection, session, mntfromname, options, nursery, clock=clock, wall=wall
             )
             try:

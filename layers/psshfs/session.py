@@ -11,7 +11,7 @@ from ...native.errors import VfsError
 from .attributes import vtype_of
 from .connection import PACKET_MAX, Connection
 from .errmap import StatusError
-from .options import PsshfsOptions
+from .options import Idmap, PsshfsOptions
 from .slot import ATTRS, LIMITS, ONE_NAME
 
 DATA_DEFAULT: Final = 32 * 1024
@@ -35,6 +35,9 @@ class Session(NamedTuple):
     hardlink: bool
     fsync: bool
     lsetstat: bool
+    users_groups: bool
+    home: tuple[int | None, int | None]
+    """Owner and group of the login directory, where idmap=user asks for them."""
 
 
 def _has(extensions: dict[bytes, bytes], name: bytes, revision: bytes) -> bool:
@@ -51,7 +54,8 @@ async def open_session(connection: Connection, path: bytes, options: PsshfsOptio
         ENOENT            no such directory
         ENOTDIR           `path` is something else
         EACCES            the directory may not be entered
-    Wire: INIT, then LIMITS, REALPATH and STAT together: two round trips.
+    Wire: INIT, then LIMITS, REALPATH and STAT (of the login directory, too, for idmap=user)
+    together: two round trips.
     """
     version, extensions = await connection.greet()
     if version != 3:
@@ -64,6 +68,9 @@ async def open_session(connection: Connection, path: bytes, options: PsshfsOptio
         real_slot = connection.submit(ONE_NAME, sftp.realpath, wanted)
         # STAT, not LSTAT: a symbolic link to a directory may be mounted.
         attrs_slot = connection.submit(ATTRS, sftp.stat, wanted)
+        home_slot = attrs_slot
+        if options.idmap is Idmap.USER and path:
+            home_slot = connection.submit(ATTRS, sftp.stat, b".")
     max_read = max_write = DATA_DEFAULT
     max_packet = max_handles = 0
     if limits_slot is not None:
@@ -86,6 +93,10 @@ async def open_session(connection: Connection, path: bytes, options: PsshfsOptio
     connection.packet_max = max(PACKET_MAX, max_read + HEAD_ROOM)
     attrs = await attrs_slot
     real = await real_slot
+    try:
+        home = await home_slot
+    except StatusError as exc:
+        raise VfsError(exc.errno, "idmap=user: the login directory cannot be looked at") from None
     if vtype_of(attrs) not in (Vtype.VDIR, None):
         raise VfsError(errno.ENOTDIR, "the remote path is no directory")
     if not real.startswith(b"/") or b"\0" in real:
@@ -102,4 +113,6 @@ async def open_session(connection: Connection, path: bytes, options: PsshfsOptio
         hardlink=_has(extensions, sftp.EXT_HARDLINK, b"1"),
         fsync=_has(extensions, sftp.EXT_FSYNC, b"1"),
         lsetstat=_has(extensions, sftp.EXT_LSETSTAT, b"1"),
+        users_groups=_has(extensions, sftp.EXT_USERS_GROUPS, b"1"),
+        home=(home.uid, home.gid),
     )

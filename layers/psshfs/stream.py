@@ -3,7 +3,8 @@
 Three programs can hold that other end: our own pump process (asyncssh on uvloop, the
 default), OpenSSH's ssh or the like (`ssh_command`), and an sftp-server on this machine
 without any ssh (`sftp_server`). The stream starts it, watches it, says why it ended, and
-leaves no process behind, however it is left.
+leaves no process behind, however it is left. Or the server is reached without any program
+(`directport`, `vsock`, `descriptors`).
 
 The program keeps the terminal for its prompts until login is done and is deaf to ^C
 afterwards. When this process dies, however it dies, the program reads the end of its
@@ -20,6 +21,7 @@ import trio
 
 from .byprogram import ProgramWatch, run_server, run_ssh
 from .bypump import PumpWatch, run_pump
+from .bysocket import SocketWatch, reach_port, reach_vsock, take_descriptors
 from .carrier import LEAVE_TIME, SshOptions, Stream
 from .failure import Cause, ConnectError
 from .target import Target
@@ -41,8 +43,14 @@ async def open_stream(target: Target, options: SshOptions) -> AsyncIterator[Stre
 
     Errors: `ConnectError`, see `Cause`.
     """
-    watch: ProgramWatch | PumpWatch
-    if options.sftp_server is not None:
+    watch: ProgramWatch | PumpWatch | SocketWatch
+    if options.descriptors is not None:
+        stream, watch = take_descriptors(target, options.descriptors)
+    elif options.vsock is not None:
+        stream, watch = await reach_vsock(options.vsock)
+    elif options.directport is not None:
+        stream, watch = await reach_port(target, options.directport)
+    elif options.sftp_server is not None:
         stream, watch = await run_server(target, options.sftp_server)
     elif options.ssh_command is not None:
         stream, watch = await run_ssh(target, options)
@@ -76,7 +84,7 @@ async def _end(stream: Stream, *, gently: bool) -> None:
         # Closing alone is not enough: the watcher may hold another descriptor of it.
         stream.socket.shutdown(_socket.SHUT_RDWR)
     stream.socket.close()
-    if gently:
+    if gently and stream.has_process:
         with trio.move_on_after(LEAVE_TIME):
             await stream.process.wait()
     await stream.terminate()

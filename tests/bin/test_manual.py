@@ -9,13 +9,21 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from syspuffs.bin import mount_psshfs, mount_puffs, puffs_sftp_server, puffs_sftpd, syspuffs
+from syspuffs.bin import (
+    mount_psshfs,
+    mount_puffs,
+    psshfs,
+    puffs_sftp_server,
+    puffs_sftpd,
+    syspuffs,
+)
 from syspuffs.gateway.sftpd.schema import Document, Table
 
 PAGES = Path(__file__).resolve().parents[2] / "bin" / "man"
 COMMANDS = {
     "mount_psshfs.8": mount_psshfs.main,
     "mount_puffs.8": mount_puffs.main,
+    "psshfs.1": psshfs.main,
     "puffs_sftp_server.8": puffs_sftp_server.main,
     "puffs_sftpd.8": puffs_sftpd.main,
     "syspuffs.1": syspuffs.main,
@@ -35,6 +43,7 @@ def _documented(page: str) -> str:
     names = [page, "mount_psshfs.8", "mount_puffs.8"] if page in SERVERS else [page]
     if page not in (*SERVERS, "mount_psshfs.8"):
         names.append("mount_psshfs.8")
+    names.append("psshfs.1")
     return "\n".join((PAGES / name).read_text() for name in names)
 
 

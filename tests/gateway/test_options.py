@@ -89,11 +89,6 @@ def test_words_for_readers_of_fstab_are_dropped() -> None:
         ("uid=-1", "option 'uid=-1': '-1' is no whole number"),
         ("umask=9", "option 'umask=9': '9' are no permission bits in octal, such as 022"),
         (
-            "subtype=nfs",
-            "option 'subtype=nfs': the type of a mount is the trace of its elements "
-            "and cannot be given",
-        ),
-        (
             "allow_other,allow_root",
             "options 'allow_other' and 'allow_root' exclude each other; give one",
         ),

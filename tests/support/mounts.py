@@ -63,9 +63,10 @@ class Ground:
 
     @property
     def ssh_options(self) -> list[str]:
-        """The `-o` words by which a command finds the server and nothing else."""
+        """The `-o` words by which a command finds the server and nothing else; links are shown as
+        they are, as on any file system, though the server could lead programs astray with them."""
         assert self.sshd is not None
-        return ["ssh_config=none", *self.sshd.options]
+        return ["ssh_config=none", "symlinks=raw", *self.sshd.options]
 
     @property
     def special(self) -> str:

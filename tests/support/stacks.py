@@ -26,6 +26,7 @@ from syspuffs.layers.local import local_tree
 from syspuffs.layers.ops import FileServer
 from syspuffs.layers.p2k import p2k_over
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, mount_psshfs
+from syspuffs.layers.psshfs.options import Symlinks
 from syspuffs.layers.puffs import puffs_over, puffs_over_socket, serve
 from syspuffs.native.constants import Vtype
 from syspuffs.native.records import Cookie, lookup_cn
@@ -174,7 +175,7 @@ async def _psshfs_server(
                 [find_sftp_server()], stdin=theirs, stdout=theirs
             )
         try:
-            options = PsshfsOptions(ro=ro, write_behind=write_behind)
+            options = PsshfsOptions(ro=ro, write_behind=write_behind, symlinks=Symlinks.RAW)
             async with mount_psshfs(ours, bytes(origin), options) as server:
                 yield server
         finally:
@@ -221,7 +222,9 @@ async def _psshfs_on(inner: FileServer, *, ro: bool) -> AsyncIterator[ServerTarg
     """psshfs on the SFTP end of our own gateway, which serves `inner`."""
     async with exported(inner) as export:
         async with sftp_client_of(export) as ours:
-            async with mount_psshfs(ours, b"/", PsshfsOptions(ro=ro)) as server:
+            async with mount_psshfs(
+                ours, b"/", PsshfsOptions(ro=ro, symlinks=Symlinks.RAW)
+            ) as server:
                 yield ServerTarget(server)
                 await server.unmount(0)
         export.names_changed()
