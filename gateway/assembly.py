@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from ..layers.psshfs.options import Symlinks
 from .mounting import Attach, Attachment, MountCommand
 from .options import HOST_GROUP, Settings, WordGroup, host_options, parse_words
 from .sshwords import PSSHFS_GROUP
@@ -104,6 +105,8 @@ def served_ground(
         # Each session has its own stack, and clients with several sessions (rclone) want to see
         # in one what they have done in another.
         psshfs.setdefault("cache_timeout_ns", 0)
+        # What a link says is for the client to follow, or not, as it is with any SFTP server.
+        psshfs.setdefault("symlinks", Symlinks.RAW)
     return Ground(special, readonly, settings)
 
 

@@ -77,7 +77,9 @@ def test_a_server_that_is_not_there(psshfs: Mount, point: Path) -> None:
 def test_words_without_effect_say_so_and_the_mount_comes(
     psshfs: Mount, point: Path, tmp_path: Path
 ) -> None:
-    got = psshfs(f"127.0.0.1:{tmp_path}", str(point), "-1", "-o", "kernel_cache,dcache_clean_interval=9")
+    got = psshfs(
+        f"127.0.0.1:{tmp_path}", str(point), "-1", "-o", "kernel_cache,dcache_clean_interval=9"
+    )
     assert got.status == 0
     lines = got.stderr.splitlines()
     assert len(lines) == 3
