@@ -122,6 +122,11 @@ OWN_WORDS: Final[dict[str, WordSpec]] = {
     "read_ahead": WordSpec(
         takes("read_ahead", octets), "read ahead in one file at most, octets (8M; 0: none)", "SIZE"
     ),
+    "prefetch": WordSpec(
+        takes("prefetch", octets),
+        "small files read and directories listed before they are asked for, octets (16M; 0: none)",
+        "SIZE",
+    ),
     "write_behind": WordSpec(
         takes("write_behind", octets), "written and not yet confirmed, octets (8M; 0: none)", "SIZE"
     ),

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import errno
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import trio
 
 from ...native import sftp
-from ...native.constants import TTL_FOREVER, FlushOp, Vtype
+from ...native.constants import FREAD, TTL_FOREVER, FlushOp, Vtype
 from ...native.errors import VfsError
 from ...native.records import Cookie, Newinfo, Vattr
 from ..ops import FileServer, Upcalls
 from .attributes import Translator, vtype_of, with_vtype
 from .connection import Connection
-from .directory import DEPTH_MAX, Entry, Listings
+from .directory import DEPTH_MAX, Entry, Listing, Listings
 from .errmap import StatusError
 from .flusher import Flusher
 from .gate import Gate
@@ -31,10 +32,12 @@ from .node import CHECKED_NEVER, Node, NodeTable
 from .openfile import OpenFile
 from .options import PsshfsOptions
 from .pace import Pace
+from .prefetch import WINDOW_MAX, Prefetch
 from .readahead import AGE_MIN, ReadAhead
 from .refine import Refiner
 from .session import Session
-from .slot import ATTRS
+from .slot import ATTRS, HANDLE
+from .walking import Walk
 
 RACY: Final = 2 * 10**9
 """A file changed so recently, ns, may change again and still show the same whole second."""
@@ -85,6 +88,25 @@ class AttrCache(FileServer):
             age_max=max(self.timeouts.attr, AGE_MIN),
             clock=clock,
         )
+
+        is_on = options.prefetch > 0 and self.timeouts.directory > 0
+        self.walk = Walk(self.load, nursery, is_on=is_on, clock=clock)
+        handles = session.max_handles
+        self.prefetch = Prefetch(
+            connection,
+            self.table,
+            self.gate,
+            nursery,
+            total_max=options.prefetch if is_on else 0,
+            size_max=session.max_read,
+            files_max=handles // 4 if handles else WINDOW_MAX,
+            following=self.walk.following,
+            clock=clock,
+        )
+
+    @abstractmethod
+    async def load(self, directory: Node) -> Listing:
+        """Return the listing of a directory, fetched now unless it is fresh."""
 
     def attach(self, upcalls: Upcalls) -> None:
         """Learn whom to tell that cached data and names are no longer right."""
@@ -284,6 +306,8 @@ class AttrCache(FileServer):
             await self.ready(node)
             if node.is_gone:
                 break
+            if node.parent is not None:
+                self.walk.missed(node.parent)
             stamp = table.changes
             moves = table.moves
             try:
@@ -343,6 +367,19 @@ class AttrCache(FileServer):
             )
         return file
 
+    async def keep_readable(self, node: Node) -> None:
+        """Get the SFTP handle that readers of `node` did without so far, for its name goes: nothing
+        else will reach the file. Where the server refuses they keep what they have."""
+        file = node.file
+        if file is None or not file.readers or file.reader is not None or node.is_gone:
+            return
+        await self.ready(node)
+        with suppress(VfsError):
+            handle = await self.connection.submit(
+                HANDLE, sftp.open_, self.table.path(node), sftp.FXF_READ
+            )
+            file.adopt(handle, FREAD)
+
     # Own changes, and none that we know of.
 
     def touched(self, directory: Node) -> None:
@@ -370,6 +407,7 @@ class AttrCache(FileServer):
                     return
                 await self.flusher.flush_name(top.cookie, name)
             top = child
+        self.prefetch.drop()
         flushes: list[tuple[FlushOp, Cookie]] = []
         for node in [top] if top.vtype != Vtype.VDIR else list(table.nodes.values()):
             if top is table.root or table.is_ancestor(top, node):

@@ -115,6 +115,8 @@ class Listing:
         self.attr_expiry = 0
         self.stamp = 0
         self.is_loaded = False
+        self.read_at = -IDLE
+        """When a reader last began with it, monotonic ns."""
         self.counted = 0
         """Names that the last fetch has found."""
         self.dropped = 0

@@ -21,10 +21,11 @@ from ...native.constants import (
 from ...native.errors import VfsError
 from ...native.records import Buffer, Cookie, Cred
 from .attrcache import RACY, AttrCache
-from .attributes import SIZE_MAX, occupied
+from .attributes import SIZE_MAX, occupied, vtype_of
 from .errmap import StatusError
 from .node import Node
 from .openfile import OpenFile
+from .prefetch import Ahead
 from .slot import ATTRS, HANDLE, STATUS, Slot
 
 _MODE_TO_PFLAGS: Final = {
@@ -72,11 +73,49 @@ class FileOperations(AttrCache):
             file.keep_for(mode)
             file.count(mode, 1)
             return OpenFlag.IO_KEEP, Setback.INACT_N1
+        if file.reader is None and not mode & FWRITE and self.prefetch.is_on:
+            return await self._open_ahead(node, file, mode)
         missing = 0
         if mode & FREAD and file.reader is None:
             missing |= FREAD
         if mode & FWRITE and file.writer is None:
             missing |= FWRITE
+        return await self._open_counted(node, file, mode, missing)
+
+    async def _open_ahead(self, node: Node, file: OpenFile, mode: int) -> tuple[int, int]:
+        """Open for reading by what was read ahead, else as always; have read ahead what follows."""
+        prefetch = self.prefetch
+        file.count(mode, 1)
+        try:
+            await self.ready(node)
+            ahead = await prefetch.take(node)
+            keep = None if ahead is None else self._take_ahead(node, file, ahead)
+        finally:
+            file.count(mode, -1)
+        prefetch.opened(node, is_hit=keep is not None)
+        if keep is None:
+            missing = 0 if file.reader is not None else FREAD
+            return await self._open_counted(node, file, mode, missing)
+        file.count(mode, 1)
+        return OpenFlag.IO_KEEP if keep else 0, Setback.INACT_N1
+
+    def _take_ahead(self, node: Node, file: OpenFile, ahead: Ahead) -> bool | None:
+        """Take in a file that was read ahead; return whether the host's pages of it are right,
+        None where the server has to be asked all the same."""
+        attrs = ahead.attrs
+        if attrs is None or vtype_of(attrs) != node.vtype:
+            return None
+        self.update(node, attrs, ahead.stamp, ahead.asked)
+        keep = self._are_pages_right(node, file, self.clock() - ahead.asked)
+        if ahead.data is not None:
+            file.hold(ahead.data, ahead.asked)
+        elif not keep:
+            return None
+        return keep
+
+    async def _open_counted(
+        self, node: Node, file: OpenFile, mode: int, missing: int
+    ) -> tuple[int, int]:
         # Counted before the wait, so that a close meanwhile does not take the handles away.
         file.count(mode, 1)
         try:
@@ -135,8 +174,9 @@ class FileOperations(AttrCache):
             and known[1] + RACY <= known[2]
         )
 
-    def _are_pages_right(self, node: Node, file: OpenFile) -> bool:
-        """Compare with what was there when the host's pages were right, and note the present.
+    def _are_pages_right(self, node: Node, file: OpenFile, age: int = 0) -> bool:
+        """Compare with what was there when the host's pages were right, and note the present,
+        which is `age` ns old.
 
         A file that had changed less than RACY before that moment may have changed once more in
         the same second, which is all that version 3 shows: its pages are not trusted.
@@ -145,7 +185,7 @@ class FileOperations(AttrCache):
             return True  # open for writing by us: the host's pages are newer than the server's
         known = node.known_data
         size, mtime = node.va.size or 0, node.va.mtime or 0
-        node.known_data = (size, mtime, self.wall())
+        node.known_data = (size, mtime, self.wall() - age)
         if known is None or known[:2] != (size, mtime) or mtime + RACY > known[2]:
             file.drop_blocks()  # of the pages' age, from another open's read-ahead
             return False
@@ -197,6 +237,10 @@ class FileOperations(AttrCache):
         """Serve from what was read ahead, else by READs in parallel; see `readahead.py`."""
         node = self.regular(opc)
         file = node.file
+        if file is not None and file.whole is not None:
+            if self.clock() - file.whole_asked <= self.readahead.age_max or node.is_gone:
+                return file.whole[offset : offset + resid]
+            file.drop_blocks()
         handle = file.reader if file is not None else None
         if handle is None:
             handle = await self._handle(node, FREAD)
@@ -239,7 +283,7 @@ class FileOperations(AttrCache):
         end = offset + len(data)
         if end > SIZE_MAX:
             raise VfsError(errno.EFBIG)
-        if file.streams:
+        if file.streams or file.whole is not None:
             file.drop_blocks()
         self.table.changed(node)
         node.is_modified = True

@@ -80,6 +80,7 @@ class LookOperations(AttrCache):
                 return child  # the change that was waited for has made it
             stamp = self.table.changes
             path = self.table.path_of(directory, name)
+            self.walk.missed(directory)
             try:
                 attrs = await connection.submit(ATTRS, sftp.lstat, path)
             except StatusError as exc:
@@ -167,6 +168,8 @@ class LookOperations(AttrCache):
         """Answer from the directory's listing, which is fetched when a reader begins and it is
         old; a reader under way goes on in the one that is there."""
         directory = self.table.directory(opc)
+        if offset == 0:
+            self.walk.entered(directory)
         listing = directory.listing
         if (
             listing is None
@@ -174,8 +177,10 @@ class LookOperations(AttrCache):
             or (offset == 0 and self.clock() >= listing.expiry)
         ):
             listing = await self.load(directory)
-        elif offset == 0:
-            self.table.listings.use(directory, self.clock())
+        if offset == 0:
+            listing.read_at = self.clock()
+            self.table.listings.use(directory, listing.read_at)
+            self.prefetch.entered(directory)
         result: list[Dirent] = []
         room = resid
         if offset < DOT_OFFSET:
@@ -208,6 +213,8 @@ class LookOperations(AttrCache):
                     continue
                 info = self.newinfo(child, now)
                 result.append(Dirent(child.fileid, info.vtype, entry.name, entry.serial, info))
+            if is_end:
+                self.walk.listed(directory)
         else:
             for entry in chosen:
                 kind: int | None = entry.vtype

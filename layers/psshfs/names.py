@@ -214,6 +214,8 @@ class NameOperations(AttrCache):
     async def remove(self, opc: Cookie, targ: Cookie, cn: Componentname) -> int:
         """Remove a name; open SFTP handles of the node stay good on POSIX servers."""
         node = self.table.node(targ)
+        if node.file is not None:
+            await self.keep_readable(node)
         directory, path = await self._place(opc, cn.name)
         if node.vtype == Vtype.VDIR:
             raise VfsError(errno.EISDIR)

@@ -30,6 +30,8 @@ class OpenFile:
         "reader",
         "readers",
         "streams",
+        "whole",
+        "whole_asked",
         "writer",
         "writers",
         "writes",
@@ -48,6 +50,9 @@ class OpenFile:
         """Written since the last fsync."""
         self.writes = WriteBehind(connection, window, pace)
         self.streams: list[Stream] = []
+        self.whole: bytes | None = None
+        """All that is in the file, where it was read before it was opened."""
+        self.whole_asked = 0
         self.append_lock = trio.Lock()
         """Held from asking where the file ends until what goes there is sent."""
 
@@ -106,8 +111,18 @@ class OpenFile:
             return self.writes.is_idle and not self.writes.has_error
         return False
 
+    def hold(self, data: bytes, asked: int) -> None:
+        """Keep the whole file, which was asked for at `asked` (monotonic ns)."""
+        self.drop_blocks()
+        self.whole = data
+        self.whole_asked = asked
+        self._readahead.octets += len(data)
+
     def drop_blocks(self) -> None:
         """Forget what was read ahead."""
+        if self.whole is not None:
+            self._readahead.octets -= len(self.whole)
+            self.whole = None
         if self.streams:
             self._readahead.drop(self.streams)
 

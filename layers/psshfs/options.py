@@ -93,6 +93,9 @@ class PsshfsOptions:
     """Octets read ahead for one sequential reader at most; 0 for none."""
     read_ahead_total: int = 64 * MIB
     """Octets read ahead, all files together."""
+    prefetch: int = 16 * MIB
+    """Octets of small files read before they are opened, all together; 0 for none, and no
+    directories listed before they are read."""
     write_behind: int = 8 * MIB
     """Octets of one file sent and not yet acknowledged; 0 waits for each write."""
     symlinks: Symlinks = Symlinks.REWRITE

@@ -100,7 +100,7 @@ class ReadAhead:
         age_max: int,
         clock: Callable[[], int],
     ) -> None:
-        self._age_max = age_max
+        self.age_max = age_max
         self._clock = clock
         self._connection = connection
         self._pace = Pace(connection.round_trip)
@@ -229,7 +229,7 @@ class ReadAhead:
             self._empty(stream)
             stream.front = offset
         now = self._clock()
-        if now - stream.used > self._age_max:
+        if now - stream.used > self.age_max:
             self._empty(stream)
             stream.front = offset
         stream.used = now

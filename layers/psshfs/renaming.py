@@ -41,9 +41,11 @@ class RenameOperations(NameOperations):
         node = table.node(src)
         source, target = table.directory(opc), table.directory(targ_dir)
         self.require_writable()
+        victim = None if targ is None else table.node(targ)
+        if victim is not None and victim.file is not None:
+            await self.keep_readable(victim)
         await self.both_ready(source, cn_src.name, target, cn_targ.name)
         old, new = table.path_of(source, cn_src.name), table.path_of(target, cn_targ.name)
-        victim = None if targ is None else table.node(targ)
         if node.vtype == Vtype.VDIR and table.is_ancestor(node, target):
             raise VfsError(errno.EINVAL)
         if victim is node or (source is target and cn_src.name == cn_targ.name):

@@ -219,7 +219,8 @@ async def test_room_waits_when_too_much_is_in_flight() -> None:
         return None
 
     done = 0
-    async with scripted(handler) as (server, peer):
+    # Without prefetch: after some names that it was asked for one by one it would list them all.
+    async with scripted(handler, options=PsshfsOptions(prefetch=0)) as (server, peer):
 
         async def one(n: int) -> None:
             nonlocal done

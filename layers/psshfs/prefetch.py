@@ -1,0 +1,393 @@
+"""Small files read before they are opened, because somebody reads their directory one by one.
+
+A cold small file costs two round trips, its OPEN and its READ, and a program that reads
+thousands waits for nothing else. So once two files of a directory were opened in one of the
+orders that programs go by (`scanning.py`), the next ones are opened, checked, read whole and
+closed before they are asked for, many at once: OPEN; then FSTAT, READ and CLOSE together. How
+many is doubled as they are used, and halved when one was passed over, or grew old.
+
+Why an open may believe them. An open shall see what another host closed before, by size and
+mtime. Version 3 has mtimes of whole seconds, so the check itself cannot see one change that
+follows another within a second, however young it is. Attributes that were asked for less than
+FRESH, a second, before the open are therefore taken for the check; older ones are dropped and
+the server is asked. Our own changes count at once, whatever their age, as everywhere (the
+change count `stamp`). The attributes are asked for before the data: what changes between the
+two is seen by the next check.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import trio
+
+from ...native import sftp
+from ...native.constants import Vtype
+from ...native.errors import VfsError
+from .attributes import vtype_of
+from .connection import Connection
+from .directory import Entry
+from .scanning import FIRST, Cursor, Scan, Scans
+from .slot import ATTRS, DATA, HANDLE, Answer, Slot
+
+if TYPE_CHECKING:
+    from .gate import Gate
+    from .node import Node, NodeTable
+
+T = TypeVar("T")
+
+SMALL: Final = 64 * 1024
+"""Longest file that is read ahead whole, octets."""
+FRESH: Final = 10**9
+"""Age up to which a check that was made before an open does for it, ns."""
+WINDOW_MAX: Final = 128
+"""Files ahead of one program."""
+HOT: Final = 2 * 10**9
+"""Who has used a file read ahead so recently, ns, is taken to go on in the next directory."""
+
+
+class AheadSlot(Slot[T]):
+    """A request for a file that nobody waits for but its `Ahead`."""
+
+    __slots__ = ("_heard_by",)
+
+    def __init__(
+        self, connection: Connection, answer: Answer[T], heard_by: Callable[[Any], None]
+    ) -> None:
+        super().__init__(connection, answer, shared=True)
+        self._heard_by = heard_by
+
+    def _wake(self) -> None:
+        self._heard_by(self)
+        super()._wake()
+
+
+class Ahead:
+    """A file that is being read ahead, or was.
+
+    `asked` is when its attributes were asked for, `stamp` and `moves` the counts of changes at
+    that time. `data` stays None where it failed, where the file is not the one that was listed, and
+    where only attributes were asked for (`is_check`): the host has the pages.
+    """
+
+    __slots__ = (
+        "_looked",
+        "_lot",
+        "_read",
+        "asked",
+        "attrs",
+        "cursor",
+        "data",
+        "is_check",
+        "is_done",
+        "moves",
+        "owner",
+        "path",
+        "size",
+        "stamp",
+    )
+
+    def __init__(
+        self, owner: Prefetch, cursor: Cursor, path: bytes, size: int, *, is_check: bool
+    ) -> None:
+        self.owner = owner
+        self.cursor = cursor
+        self.path = path
+        self.size = size
+        self.is_check = is_check
+        self.asked = owner.clock()
+        self.stamp = owner.table.changes
+        self.moves = owner.table.moves
+        self.attrs: sftp.Attrs | None = None
+        self.data: bytes | None = None
+        self.is_done = False
+        self._looked: Slot[sftp.Attrs] | None = None
+        self._read: Slot[Any] | None = None
+        self._lot: trio.lowlevel.ParkingLot | None = None
+
+    def start(self, connection: Connection) -> None:
+        """Send the first request. Errors: those of a connection."""
+        if self.is_check:
+            slot = AheadSlot(connection, ATTRS, self._checked)
+            connection.submit_slot(slot, sftp.lstat, self.path)
+        else:
+            opened = AheadSlot(connection, HANDLE, self._opened)
+            connection.submit_slot(opened, sftp.open_, self.path, sftp.FXF_READ)
+
+    def _checked(self, slot: Slot[sftp.Attrs]) -> None:
+        if not slot.is_failed:
+            self.attrs = slot.result()
+        self._done()
+
+    def _opened(self, slot: Slot[bytes]) -> None:
+        if slot.is_failed:
+            self._done()
+            return
+        handle = slot.result()
+        connection = self.owner.connection
+        self.asked = self.owner.clock()
+        self._looked = AheadSlot(connection, ATTRS, self._answered)
+        self._read = AheadSlot(connection, DATA, self._answered)
+        self._read.asked = self.size or 1
+        try:
+            with connection.batch:
+                connection.submit_slot(self._looked, sftp.fstat, handle)
+                connection.submit_slot(self._read, sftp.read, handle, 0, self._read.asked)
+                connection.close_handle(handle)
+        except VfsError:
+            self._done()  # the connection has ended: this file is nobody's any more
+
+    def _answered(self, _: Slot[Any]) -> None:
+        looked, read = self._looked, self._read
+        assert looked is not None
+        assert read is not None
+        if not (looked.done and read.done) or self.is_done:
+            return
+        if not looked.is_failed and not read.is_failed:
+            self.attrs = looked.result()
+            data = bytes(read.result() or b"")
+            # Shorter or longer than what the server says: not all of it.
+            if len(data) == self.attrs.size and vtype_of(self.attrs) == Vtype.VREG:
+                self.data = data
+        self._done()
+
+    def _done(self) -> None:
+        self.is_done = True
+        self._looked = self._read = None
+        if self._lot is not None:
+            self._lot.unpark_all()
+
+    async def wait(self) -> None:
+        """Wait until all is answered, well or not."""
+        if self._lot is None:
+            self._lot = trio.lowlevel.ParkingLot()
+        while not self.is_done:
+            await self._lot.park()
+
+
+class Prefetch:
+    """The files read ahead of one mount.
+
+    `total_max`: octets of all of them; nothing is read ahead with 0. `files_max`: how many SFTP
+    handles the server may have open for it. `following` tells which directory comes after one.
+    What was not used within FRESH is dropped by a task in `nursery`, which lives while there is
+    anything.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        table: NodeTable,
+        gate: Gate,
+        nursery: trio.Nursery,
+        *,
+        total_max: int,
+        size_max: int,
+        files_max: int,
+        following: Callable[[Node], Node | None],
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._following = following
+        self.connection = connection
+        self.table = table
+        self.clock = clock
+        self._gate = gate
+        self._nursery = nursery
+        self._total_max = total_max
+        self._size_max = min(SMALL, size_max)
+        self._window_max = max(1, min(WINDOW_MAX, files_max))
+        self._files: dict[tuple[int, bytes], Ahead] = {}
+        self._scans = Scans()
+        self._is_sweeping = False
+        self._last_hit = -HOT
+        self._begun = self._answered = 0
+        self._think = 0
+        self.octets = 0
+        """Octets of all files read ahead and not yet used."""
+        self.hits = 0
+        self.wasted = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Tell whether anything is ever read ahead."""
+        return self._total_max > 0
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    # Use.
+
+    async def take(self, node: Node) -> Ahead | None:
+        """Return what was read ahead of a file that is being opened, when it is answered; it is
+        not kept here any more. None where there is nothing that an open may believe."""
+        self._begun = self.clock()
+        parent = node.parent
+        if parent is None or not self._files:
+            return None
+        ahead = self._remove((parent.cookie, node.name))
+        if ahead is None:
+            return None
+        if not ahead.is_done:
+            await ahead.wait()
+        if (
+            ahead.attrs is None
+            or (ahead.data is None and not ahead.is_check)
+            or self.clock() - ahead.asked > FRESH
+            or ahead.moves != self.table.moves
+            or ahead.stamp < node.changed_at
+            or node.is_gone
+        ):
+            return None
+        return ahead
+
+    def opened(self, node: Node, *, is_hit: bool) -> None:
+        """Note an open for reading, and read ahead what will follow it."""
+        directory = node.parent
+        if directory is None or not self._total_max:
+            return
+        listing = directory.listing
+        now = self.clock()
+        if listing is None or not listing.is_loaded or now >= listing.expiry:
+            return
+        scans = self._scans
+        scan = scans.scan(directory.cookie)
+        cursor, before = scan.note(listing, _is_file, node.name, scans.preferred)
+        if is_hit:
+            self.hits += 1
+            if self._last_hit == self._answered:
+                # From the end of one hit to the next open nothing but the program takes time.
+                think = min(self._begun - self._answered, FRESH // 4)
+                self._think += (think - self._think) // 8
+            self._last_hit = now
+        self._answered = now
+        if cursor is None:
+            return
+        scans.preferred = scan.order
+        for place in range(before + 1, cursor.at):
+            if self._remove((directory.cookie, scan.entries[place].name)) is not None:
+                self._waste(cursor)
+        self._extend(directory, scan, cursor)
+
+    def entered(self, directory: Node) -> None:
+        """Note that somebody lists a directory: who has just read files will read these."""
+        if self._total_max and self.clock() - self._last_hit < HOT:
+            self._begin(directory, FIRST)
+
+    def _begin(self, directory: Node, room: int) -> None:
+        """Read ahead up to `room` files of a directory of which nobody has read any yet."""
+        listing = directory.listing
+        if listing is None or not listing.is_loaded or self.clock() >= listing.expiry:
+            return
+        scan = self._scans.scan(directory.cookie)
+        if scan.order < 0:
+            cursor = scan.begin(listing, _is_file, self._scans.preferred)
+        elif scan.cursors[0].at == -1:
+            cursor = scan.cursors[0]
+        else:
+            return
+        cursor.window = max(cursor.window, room)
+        self._extend(directory, scan, cursor)
+
+    # Asking.
+
+    def _extend(self, directory: Node, scan: Scan, cursor: Cursor) -> None:
+        """Ask for the next files of a cursor, half a window at a time: one call of the socket
+        sends them all, and one brings the answers."""
+        window = min(cursor.window, self._window_max)
+        if self._think:
+            window = min(window, FRESH // 2 // self._think)
+        ahead = cursor.front - cursor.at - 1
+        if ahead > window // 2:
+            return
+        listing = directory.listing
+        assert listing is not None
+        known = listing.entries
+        entries = scan.entries
+        connection = self.connection
+        end = min(cursor.at + 1 + window, len(entries))
+        with connection.batch:
+            while cursor.front < end and not connection.is_busy:
+                entry = entries[cursor.front]
+                if known.get(entry.name) is entry and not self._ask(directory, entry, cursor):
+                    break
+                cursor.front += 1
+            room = window - (cursor.front - cursor.at - 1)
+            if cursor.front == len(entries) and room > 0:
+                following = self._following(directory)
+                if following is not None:
+                    self._begin(following, room - 1)
+        cursor.window = min(2 * cursor.window, self._window_max)
+        if not self._is_sweeping and self._files:
+            self._is_sweeping = True
+            self._nursery.start_soon(self._sweep)
+
+    def _ask(self, directory: Node, entry: Entry, cursor: Cursor) -> bool:
+        """Ask for a file, if it is one to be read ahead; return False when there is no room."""
+        attrs, name = entry.attrs, entry.name
+        key = (directory.cookie, name)
+        if attrs is None or attrs.size is None or attrs.size > self._size_max:
+            return True
+        if key in self._files or (self._gate.busy and self._gate.is_closed(directory, name)):
+            return True
+        node = (directory.children or {}).get(name)
+        if node is not None and node.file is not None:
+            return True
+        if self.octets + attrs.size > self._total_max:
+            return False
+        known = None if node is None else node.known_data
+        is_check = (
+            known is not None
+            and attrs.mtime is not None
+            and known[:2] == (attrs.size, attrs.mtime * 10**9)
+        )
+        size = 0 if is_check else attrs.size
+        try:
+            path = self.table.path_of(directory, name)
+        except VfsError:
+            return True  # too long, or the directory is gone
+        ahead = Ahead(self, cursor, path, size, is_check=is_check)
+        try:
+            ahead.start(self.connection)
+        except VfsError:
+            return False
+        self._files[key] = ahead
+        self.octets += size
+        return True
+
+    # Dropping.
+
+    def _remove(self, key: tuple[int, bytes]) -> Ahead | None:
+        ahead = self._files.pop(key, None)
+        if ahead is not None:
+            self.octets -= ahead.size
+        return ahead
+
+    def _waste(self, cursor: Cursor) -> None:
+        self.wasted += 1
+        cursor.window = max(FIRST, cursor.window // 2)
+
+    def drop(self) -> None:
+        """Forget all that was read ahead, and who reads what."""
+        self._files.clear()
+        self.octets = 0
+        self._scans.clear()
+        self._last_hit = -HOT
+
+    async def _sweep(self) -> None:
+        """Drop what has grown old."""
+        try:
+            while self._files:
+                await trio.sleep(FRESH / 10**9)
+                now = self.clock()
+                for key, ahead in list(self._files.items()):
+                    if ahead.is_done and now - ahead.asked > FRESH:
+                        self._remove(key)
+                        self._waste(ahead.cursor)
+        finally:
+            self._is_sweeping = False
+
+
+def _is_file(entry: Entry) -> bool:
+    return entry.vtype == Vtype.VREG

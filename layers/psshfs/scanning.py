@@ -1,0 +1,181 @@
+"""Recognizing who goes through a directory, and in which order.
+
+Programs take the entries of a directory as it lists them (tar, find), by inode number (cp, rm,
+du: fts(3) and savedir sort so), or by name (shells, git). A `Scan` learns the order from two
+uses that are neighbours in one of these, and keeps a `Cursor` for each of the programs that go
+through the directory at the same time. Nothing here waits or asks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from .directory import Entry, Listing
+
+ORDERS: Final[tuple[Callable[[Entry], int | bytes], ...]] = (
+    lambda entry: entry.serial,
+    lambda entry: entry.fileid,
+    lambda entry: entry.name,
+)
+FIRST: Final = 4
+"""Entries that a cursor has ahead when it begins."""
+STRIDE: Final = 3
+"""A program that leaves out entries is still followed over gaps of less than this."""
+CURSORS_MAX: Final = 8
+SORTED_MAX: Final = 10_000
+"""In directories with more entries only the order of the listing is tried: the sorting of so many
+takes 10 ms, in which nothing else is served."""
+STRAY_MAX: Final = 16
+"""So many uses one after the other that no cursor foresaw show that the order is another one."""
+SCANS_MAX: Final = 64
+
+
+class Cursor:
+    """One program's place: `at` is the entry used last, `front` the first one not asked for.
+
+    `window` entries may be ahead; 0 for a place that nobody has gone on from yet.
+    """
+
+    __slots__ = ("at", "front", "window")
+
+    def __init__(self, at: int, window: int) -> None:
+        self.at = at
+        self.front = at + 1
+        self.window = window
+
+
+class Scan:
+    """What is known of the order in which the entries of one directory are used."""
+
+    __slots__ = ("_places", "_recent", "_strays", "cursors", "entries", "order")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        """The entries in their order; empty until that is known."""
+        self.order = -1
+        """Index into ORDERS, -1 until it is known."""
+        self.cursors: list[Cursor] = []
+        self._places: dict[bytes, int] = {}
+        self._recent: deque[bytes] = deque(maxlen=CURSORS_MAX)
+        self._strays = 0
+
+    def begin(self, listing: Listing, is_wanted: Callable[[Entry], bool], order: int) -> Cursor:
+        """Take `order` for granted, with a cursor before the first entry; return that."""
+        self._arrange(listing, is_wanted, order)
+        cursor = Cursor(-1, FIRST)
+        self.cursors = [cursor]
+        return cursor
+
+    def note(
+        self, listing: Listing, is_wanted: Callable[[Entry], bool], name: bytes, preferred: int
+    ) -> tuple[Cursor | None, int]:
+        """Note the use of an entry; return the cursor that it moves on, and where that was.
+
+        None for a use that no other foreshadowed. `preferred` is the order to be tried first.
+        """
+        if self.order < 0:
+            cursor = self._match(listing, is_wanted, name, preferred)
+            self._recent.append(name)
+            return cursor, 0 if cursor is None else cursor.at - 1
+        place = self._places.get(name)
+        if place is None:
+            return None, 0  # made since, or no file of the kind: says nothing of the order
+        cursors = self.cursors
+        for index, cursor in enumerate(cursors):
+            before = cursor.at
+            if 0 < place - before <= max(STRIDE, cursor.window):
+                cursor.at = place
+                cursor.front = max(cursor.front, place + 1)
+                if not cursor.window:
+                    cursor.window = FIRST
+                if index:
+                    del cursors[index]
+                    cursors.insert(0, cursor)
+                self._strays = 0
+                return cursor, before
+        self._strays += 1
+        if self._strays > STRAY_MAX:
+            self._forget()
+        else:
+            cursors.insert(0, Cursor(place, 0))
+            del cursors[CURSORS_MAX:]
+        return None, 0
+
+    def _forget(self) -> None:
+        self.order = -1
+        self.entries = []
+        self.cursors = []
+        self._places = {}
+        self._strays = 0
+
+    def place(self, name: bytes) -> int | None:
+        """Return where an entry stands in the order, None when it or the order is not known."""
+        return self._places.get(name)
+
+    def is_first(self, listing: Listing, is_wanted: Callable[[Entry], bool], name: bytes) -> int:
+        """Return the order in which an entry is the first of all, -1 for none."""
+        entries = [entry for entry in listing.after(0) if is_wanted(entry)]
+        for order, key in enumerate(ORDERS):
+            if entries and min(entries, key=key).name == name:
+                return order
+        return -1
+
+    def _arrange(self, listing: Listing, is_wanted: Callable[[Entry], bool], order: int) -> None:
+        entries = [entry for entry in listing.after(0) if is_wanted(entry)]
+        if order:
+            entries.sort(key=ORDERS[order])
+        self.entries = entries
+        self._places = {entry.name: place for place, entry in enumerate(entries)}
+        self.order = order
+
+    def _match(
+        self, listing: Listing, is_wanted: Callable[[Entry], bool], name: bytes, preferred: int
+    ) -> Cursor | None:
+        if not self._recent:
+            return None
+        orders = range(len(ORDERS)) if len(listing.entries) <= SORTED_MAX else range(1)
+        for order in sorted(orders, key=lambda order: order != preferred):
+            self._arrange(listing, is_wanted, order)
+            here = self._places.get(name)
+            if here is None:
+                break
+            for other in reversed(self._recent):
+                there = self._places.get(other)
+                if there is not None and 0 < here - there <= STRIDE:
+                    cursor = Cursor(here, FIRST)
+                    self.cursors = [cursor]
+                    return cursor
+        self._forget()
+        return None
+
+
+class Scans:
+    """The scans of a mount, by directory; the directory that was used longest ago is forgotten.
+
+    `preferred` is the order that was recognized last: who goes through a tree keeps his way.
+    """
+
+    def __init__(self) -> None:
+        self._scans: dict[int, Scan] = {}
+        self.preferred = 0
+
+    def scan(self, cookie: int) -> Scan:
+        """Return the scan of a directory, which is made if there is none."""
+        scans = self._scans
+        scan = scans.pop(cookie, None)
+        if scan is None:
+            scan = Scan()
+            if len(scans) >= SCANS_MAX:
+                del scans[next(iter(scans))]
+        scans[cookie] = scan
+        return scan
+
+    def known(self, cookie: int) -> Scan | None:
+        """Return the scan of a directory, None when there is none."""
+        return self._scans.get(cookie)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._scans.clear()
