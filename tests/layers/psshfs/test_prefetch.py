@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -64,11 +65,13 @@ def _as_listed(entry: Dirent) -> int:
 
 
 @pytest.mark.parametrize("order", [_as_listed, _by_number, _by_name])
-async def test_files_read_one_after_the_other_cost_little(tmp_path: Path, order: object) -> None:
+async def test_files_read_one_after_the_other_cost_little(
+    tmp_path: Path, order: Callable[[Dirent], Any]
+) -> None:
     contents = _fill(tmp_path, 300)
     async with counted(tmp_path) as (server, relay):
         entries = await list_all(server, root_of(server), plus=True)
-        entries.sort(key=order)  # type: ignore[arg-type]
+        entries.sort(key=order)
         before = relay.trips
         await _read_all(server, entries, contents)
         # Two for each of the first two, then ever more at once: 600 without.
