@@ -1,11 +1,12 @@
 """`syspuffs PROGRAM` for an unmodified FUSE program: from its wish to mount to what is mounted.
 
-As in Linux, the mount is there first; then fusermount succeeds, and the session begins. What keeps
-us from mounting is what fusermount says to the program, which ends in its own way.
+As in Linux, the mount is there first; then mount(2) or fusermount succeeds, and the session begins.
+What keeps us from mounting is what fusermount says to the program, which ends in its own way.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ from ..layers.perfuse import Perfuse, fuse_pair, perfuse_on
 from ..layers.puffs import puffs_over
 from ..native.errors import VfsError
 from .between import puffs_by_faulty_frames
-from .capture import Capture, MountCall
+from .capture import Capture, MountCall, NameSpace
 from .failures import explain
 from .mounting import Attachment
 from .options import HOST_GROUP, HostOptions, host_options, parse_words, split_words
@@ -31,31 +32,45 @@ if TYPE_CHECKING:
     from ..emul.vfs import FileSystem
     from ..layers.fault import Rules
 
+_log = logging.getLogger(__name__)
+
 _BACKGROUND_SECONDS: Final = 2.0
 """How long a program may take to leave its server in the background, once that has answered."""
 _TERM_SECONDS: Final = 5.0
-"""Time between SIGTERM and the end of the session, and from there to SIGKILL."""
+"""Time between SIGTERM and the end of the session, after which the program counts as hung."""
+_LEAVE_SECONDS: Final = 10.0
+"""How long all that the program has started may take to end after its session: some write
+everything only then."""
+_KILL_SECONDS: Final = 2.0
+"""How long the kernel may take to kill."""
 
 
 class FuseProgram:
-    """One caught program; `told_failure` says that it has been refused and told why."""
+    """One caught program."""
 
     def __init__(
         self, process: trio.Process, capture: Capture, name: str, rules: Rules | None
     ) -> None:
-        self.told_failure = False
+        self._call: MountCall | None = None
         self._process = process
         self._capture = capture
         self._name = name
         self._rules = rules
-        self._stays = True
+        self._stays = False  # as long as we do not know
+
+    @property
+    def told_failure(self) -> bool:
+        """Whether it has been refused and told why."""
+        return self._call is not None and self._call.is_told
 
     @asynccontextmanager
     async def attached(self, call: MountCall, words: Sequence[str]) -> AsyncIterator[Attachment]:
         """Yield what the program serves over one more `p2k|puffs`.
 
-        On exit it has been told to end. `words` are values of `-o` of ours; they win.
+        On exit it has ended, and all that it has started, by force if need be. `words` are values
+        of `-o` of ours; they win.
         """
+        self._call = call
         ours, theirs = fuse_pair()
         is_answered = False
         try:
@@ -71,7 +86,7 @@ class FuseProgram:
                     nonlocal is_answered
                     is_answered = True
                     with theirs:
-                        call.mounted(theirs)
+                        await call.mounted(theirs)
                     await self._begin(server)
 
                 async with trio.open_nursery() as nursery:
@@ -83,16 +98,19 @@ class FuseProgram:
                         )
                     finally:
                         nursery.cancel_scope.cancel()
+                        # Whoever unmounts himself when he is told to end waits for that then.
+                        self._capture.unmount = server.hang_up
                         with trio.CancelScope(shield=True):
                             await _end_server(server)
         except Exception as exc:
             if not is_answered:
                 error = explain(exc) or CommandError(Status.FAILURE, f"internal error: {exc!r}")
-                self.told_failure = bool(error.message)
-                call.refused(f"syspuffs: {error.message}")
+                call.refused(f"syspuffs: {error.message}" if error.message else "")
             raise
         finally:
             theirs.close()
+            with trio.CancelScope(shield=True):
+                await _end_all(call.namespace)
 
     @asynccontextmanager
     async def _served(
@@ -144,6 +162,21 @@ async def _end_server(server: Perfuse) -> None:
         os.kill(pid, signal.SIGTERM)
         with trio.move_on_after(_TERM_SECONDS):
             await server.wait_broken()
+            return
+        _log.warning("process %d does not end; it is killed", pid)
+        os.kill(pid, signal.SIGKILL)
+
+
+async def _end_all(namespace: NameSpace) -> None:
+    """See to it that nothing of the program is left."""
+    for number, seconds in (
+        (0, _LEAVE_SECONDS),
+        (signal.SIGTERM, _TERM_SECONDS),
+        (signal.SIGKILL, _KILL_SECONDS),
+    ):
+        if await namespace.emptied(number, seconds):
+            return
+    _log.error("the program cannot be killed: it waits for the kernel")
 
 
 def _options(call_words: str, words: Sequence[str]) -> tuple[HostOptions, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from .catching import Capture, MountCall, captured
+from .calls import MountCall
+from .catching import Capture, captured
+from .namespace import NameSpace
 
-__all__ = ["Capture", "MountCall", "captured"]
+__all__ = ["Capture", "MountCall", "NameSpace", "captured"]

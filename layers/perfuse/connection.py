@@ -349,6 +349,11 @@ class Connection:
         self._room.unpark_all()
         self._idle.unpark_all()
 
+    def hang_up(self) -> None:
+        """Have the server read an end of file, which is the end of the connection."""
+        if not self.broken.is_set():
+            self._socket.shutdown(_socket.SHUT_RDWR)
+
     def close(self) -> None:
         """End it from our side: the server reads an end of file."""
         self._break("closed by us")

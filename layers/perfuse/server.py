@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket as _socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from errno import ENOTCONN
 from typing import Final
 
 import trio
@@ -30,6 +31,8 @@ OPS: Final = frozenset(VnOp) - frozenset(
 """What may be asked for; what the program itself lacks is found out by asking."""
 
 _BATCH_MINOR: Final = 16
+_SYNCFS_MINOR: Final = 34
+"""Since when there are BATCH_FORGET and SYNCFS: go-fuse complains of what it does not know."""
 _LAST_SECONDS: Final = 10.0
 """How long a program may take to answer what is in flight at the end, and then DESTROY: some
 write everything only then."""
@@ -92,6 +95,14 @@ class Perfuse(FileOperations):
         if self._notices.upcalls is not None:
             self._notices.upcalls.unmount()
 
+    def hang_up(self) -> None:
+        """End what the program takes for /dev/fuse, as it ends in Linux after the unmount.
+
+        It is no error of read(2) there, as Linux has it, but an end of file, of which some complain
+        and others never hear who have let go of it before.
+        """
+        self.connection.hang_up()
+
     async def statvfs(self) -> Statvfs:
         """See FileServer."""
         state: Statvfs = await self.ask(
@@ -101,7 +112,10 @@ class Perfuse(FileOperations):
 
     async def sync(self, waitfor: int, cred: Cred) -> None:
         """See FileServer. With MNT_WAIT what was written through open files is made stable."""
-        await self.ask_if_there(fuse_requests.syncfs, self.nodes.root, cred)
+        if self.agreed is None:
+            return  # nothing can have been written
+        if self.agreed.minor >= _SYNCFS_MINOR:
+            await self.ask_if_there(fuse_requests.syncfs, self.nodes.root, cred)
         if waitfor == MNT_WAIT:
             for node in self.nodes.every():
                 if any(handle.is_unsynced for handle in (*node.handles, *node.loans)):
@@ -110,10 +124,13 @@ class Perfuse(FileOperations):
     async def unmount(self, flags: int) -> None:
         """See FileServer. All that is open is closed, and the program has answered DESTROY.
 
-        One that does not answer in time is not waited for.
+        One that does not answer in time is not waited for. Errors: ENOTCONN when it has ended
+        before it was told to.
         """
         if not self.begun.is_set():
             return
+        if self.connection.broken.is_set():
+            raise VfsError(ENOTCONN)
         with trio.move_on_after(_LAST_SECONDS):
             for node in self.nodes.every():
                 for handle in (*node.handles, *node.loans):

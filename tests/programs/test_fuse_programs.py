@@ -7,12 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from ..support.interpreter import for_everybody
 from ..support.leaks import children
 from ..support.mounts import (
     Mounts,
@@ -104,8 +106,11 @@ def check_changed(place: Path) -> None:
 
 
 @contextmanager
-def mounted(argv: Sequence[str], point: Path, name: str) -> Iterator[Path]:
-    """Mount by `syspuffs argv`, and unmount; a command that stays must end with status 0."""
+def mounted(argv: Sequence[str], point: Path, name: str, *, stays: bool = False) -> Iterator[Path]:
+    """Mount by `syspuffs argv`, and unmount.
+
+    The command stays if the program does. Both end with status 0, and nothing is left.
+    """
     log = point.parent / "log"
     command = [*python_command("syspuffs"), "-o", f"log={log}", "--", *argv]
     with (point.parent / "said").open("w+b") as said:
@@ -117,7 +122,10 @@ def mounted(argv: Sequence[str], point: Path, name: str) -> Iterator[Path]:
             said.seek(0)
             assert up, said.read()
             assert mounted_type(point) == f"fuse.puffs|p2k|puffs|perfuse|{name}", said.read()
+            if not stays:
+                assert process.wait(20) == 0
             yield point
+            assert not stays or process.poll() is None
             unmount(point)
             assert process.wait(20) == 0
         finally:
@@ -165,7 +173,8 @@ def tree(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("stays", [True, False])
 def test_bindfs(tree: Path, point: Path, stays: bool) -> None:
     need("bindfs", "bindfs")
-    with mounted(["bindfs", *["-f"] * stays, str(tree), str(point)], point, "bindfs"):
+    argv = ["bindfs", *["-f"] * stays, str(tree), str(point)]
+    with mounted(argv, point, "bindfs", stays=stays):
         check_tree(point)
         change_tree(point)
     check_changed(tree)
@@ -205,7 +214,7 @@ def test_rclone(tree: Path, point: Path) -> None:
     need("rclone", "rclone")
     argv = ["rclone", "--config", "/dev/null", "mount", "--vfs-cache-mode", "writes"]
     argv += ["--vfs-write-back", "0s", str(tree), str(point)]
-    with mounted(argv, point, "rclone"):
+    with mounted(argv, point, "rclone", stays=True):
         check_tree(point)
         change_tree(point)
         assert wait_until(lambda: (tree / "made" / "moved").exists())
@@ -258,11 +267,107 @@ def test_exfat(tmp_path: Path, point: Path) -> None:
 def test_mfusepy(tmp_path: Path, point: Path) -> None:
     script = tmp_path / "memory.py"
     script.write_text(MEMORY_FS)
-    with mounted([sys.executable, str(script), str(point)], point, Path(sys.executable).name):
+    with mounted(
+        [sys.executable, str(script), str(point)], point, Path(sys.executable).name, stays=True
+    ):
         (point / "new").write_bytes(BIG)
         assert os.listdir(point) == ["new"]
         assert (point / "new").read_bytes() == BIG
         (point / "new").unlink()
+
+
+def test_pyfuse3(tmp_path: Path, point: Path) -> None:
+    program = str(Path(__file__).with_name("memoryfs.py"))
+    with mounted([sys.executable, program, str(point)], point, "memoryfs", stays=True):
+        (point / "new").write_bytes(BIG)
+        (point / "new").rename(point / "newer")
+        assert os.listdir(point) == ["newer"]
+        assert (point / "newer").read_bytes() == BIG
+        os.truncate(point / "newer", 5)
+        assert (point / "newer").read_bytes() == BIG[:5]
+        (point / "newer").unlink()
+        assert os.listdir(point) == []
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_gocryptfs(tmp_path: Path, point: Path, stays: bool) -> None:
+    """It opens a file in its own mount, and unmounts itself when it is told to end."""
+    need("gocryptfs", "gocryptfs")
+    cipher = tmp_path / "cipher"
+    cipher.mkdir()
+    secret = ["-q", "-extpass", "echo secret"]
+    made = run(["gocryptfs", *secret, "-init", "-scryptn", "10", str(cipher)])
+    assert made.status == 0, made.stderr
+    argv = ["gocryptfs", *secret, *["-fg"] * stays, str(cipher), str(point)]
+    with mounted(argv, point, "gocryptfs", stays=stays):
+        make_tree(point)
+        check_tree(point)
+        change_tree(point)
+    assert run(["gocryptfs", *secret, "-fsck", str(cipher)]).status == 0
+    with mounted([*argv[:-2], "-ro", *argv[-2:]], point, "gocryptfs", stays=stays):
+        check_changed(point)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="set-user-id programs mount nothing for others")
+def test_ntfs_3g(tmp_path: Path, point: Path) -> None:
+    """It knows no fusermount, and mounts by itself."""
+    need("ntfs-3g", "ntfs-3g")
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    made = run(["mkntfs", "-q", "-F", str(image)])
+    assert made.status == 0, made.stderr
+    with mounted(["ntfs-3g", str(image), str(point)], point, "ntfs-3g"):
+        make_tree(point)
+        check_tree(point)
+        change_tree(point)
+    assert run(["ntfsfix", "-n", str(image)]).status == 0
+    with mounted(["ntfs-3g", "-o", "ro", str(image), str(point)], point, "ntfs-3g"):
+        check_changed(point)
+
+
+def test_nothing_is_said_at_the_end(tree: Path, point: Path) -> None:
+    """Who unmounts by umount2(2) or fusermount hears that it has worked."""
+    need("bindfs", "bindfs")
+    with mounted(["bindfs", "-f", str(tree), str(point)], point, "bindfs", stays=True):
+        check_tree(point)
+    assert (point.parent / "said").read_text() == ""
+
+
+AS_A_USER = """
+set -e
+cd "$1"; shift
+"$@"
+grep -c "mnt fuse.puffs|p2k|puffs|perfuse|" /proc/self/mounts
+cp tree/folder/big mnt/new
+mv mnt/new mnt/moved
+cmp tree/folder/big mnt/moved
+cat mnt/hello
+rm mnt/moved
+fusermount3 -u mnt
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="all other tests here run as a user then")
+@pytest.mark.parametrize("options", [[], ["-o", "auto_unmount"]])
+def test_as_an_ordinary_user(options: list[str]) -> None:
+    """By mount(2), and by fusermount, which auto_unmount needs."""
+    need("bindfs", "bindfs")
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        for directory in ("stage", "tree", "mnt"):
+            (place / directory).mkdir()
+        make_tree(place / "tree")
+        for path in (place / "mnt", place / "tree", *(place / "tree").rglob("*")):
+            os.chown(path, 65534, 65534)
+        argv = [*for_everybody(place / "stage"), "setpriv", "--reuid=65534", "--regid=65534"]
+        argv += ["--clear-groups", "sh", "-c", AS_A_USER, "sh", name]
+        argv += [*python_command("syspuffs"), "bindfs", "--no-allow-other"]
+        done = run([*argv, *options, str(place / "tree"), str(place / "mnt")])
+        assert (done.status, done.stdout) == (0, "1\nhello, world\n"), done.stderr
+        assert done.stderr == ""
+        assert wait_until(lambda: not serving(str(place / "mnt")), 20)
 
 
 def test_a_program_that_dies_harms_nobody(tree: Path, point: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import trio
 from syspuffs.native import sftp
 
 from ..gateway.sftp.harness import MAKE, StatusReply, Wire
+from ..support.interpreter import for_everybody
 from ..support.leaks import children, command_line, descendants
 from ..support.sftpd import HOST, PATIENCE, Daemon, tree, user
 from ..support.sshd import find_sftp_server
@@ -232,30 +232,6 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     states = [line for line in heard if not line.startswith(("STATUS=", "MONOTONIC_USEC="))]
     assert states == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
     assert "STATUS=serving 2 accounts" in heard
-
-
-def for_everybody(stage: Path) -> list[str]:
-    """Return what runs a command where anybody can reach our interpreter and what it imports.
-
-    It may be in root's home, and tox keeps its folder to itself: in a name space of its own there
-    are, in place of directories that are closed, open ones with nothing in them but what is needed.
-    """
-    needed: dict[Path, Path] = {}
-    for place in (Path(sys.executable), Path(sys.executable).resolve()):
-        closed = [parent for parent in place.parents if not parent.stat().st_mode & 0o001]
-        if closed:
-            inner = closed[0] / place.relative_to(closed[0]).parts[0]
-            needed[inner] = closed[-1]
-    if not needed:
-        return []
-    lines = ["set -e"]
-    for number, inner in enumerate(needed):
-        lines.append(f"mkdir {stage}/{number}; mount --rbind {inner} {stage}/{number}")
-    lines += [f"mount -t tmpfs -o mode=755 none {top}" for top in dict.fromkeys(needed.values())]
-    for number, inner in enumerate(needed):
-        lines.append(f"mkdir -p {inner}; mount --rbind {stage}/{number} {inner}")
-    script = "\n".join([*lines, 'exec "$@"'])
-    return ["unshare", "--mount", "sh", "-c", script, "sh"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
