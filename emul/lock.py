@@ -58,6 +58,16 @@ class VnodeLock:
         """Whether somebody holds it exclusively."""
         return self._held < 0
 
+    @property
+    def shared_holds(self) -> int:
+        """How many hold it shared."""
+        return max(self._held, 0)
+
+    @property
+    def waiting(self) -> tuple[tuple[Task, int], ...]:
+        """Who waits, oldest first, and for what: SHARED_HOLD, EXCLUSIVE_HOLD or UPGRADE."""
+        return tuple((self._waiters or {}).items())
+
     def try_shared(self) -> bool:
         """Take it shared if that needs no waiting; return whether it was taken."""
         if self._held < 0 or self._waiters:

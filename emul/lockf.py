@@ -73,6 +73,14 @@ class _File:
         self.waits: list[_Wait] = []
 
 
+class Locked(NamedTuple):
+    """The locks of one file, and the wishes of those who wait, oldest first, with their tasks."""
+
+    vp: Vnode
+    locks: tuple[Flock, ...]
+    waiting: tuple[tuple[Flock, Task], ...]
+
+
 class Lockf:
     """The advisory locks of one kernel."""
 
@@ -84,6 +92,17 @@ class Lockf:
     def __len__(self) -> int:
         """Return the number of locks."""
         return self._count
+
+    def snapshot(self) -> list[Locked]:
+        """Return all locks of now."""
+        return [
+            Locked(
+                vp,
+                tuple(lock.flock() for lock in file.locks),
+                tuple((wait.lock.flock(), wait.task) for wait in file.waits),
+            )
+            for vp, file in self._files.items()
+        ]
 
     def getlk(self, vp: Vnode, wish: _Lock) -> Flock:
         """Return the first lock that stands in the way of `wish`, or an F_UNLCK of its range."""

@@ -59,7 +59,8 @@ def stack_command(
                 # Critical: lesser things are not said on the terminal while it is being mounted.
                 _log.critical("%s: mounted read-only: %s", special, reason)
                 told, given = replace(options, readonly=True), [*words, "ro"]
-            yield Attachment(stack.server, place, told, given, forget=stack.forget)
+            rules = ground.rules if ground.has_faults else None
+            yield Attachment(stack.server, place, told, given, forget=stack.forget, rules=rules)
 
     return mount_command(
         program, attach, host, mountpoint=place, foreground=foreground, verbose=verbose
@@ -143,6 +144,7 @@ def mount_command(
         foreground=foreground or verbose or host.get("debug", False),
         verbose=verbose,
         logfile=logfile,
+        metrics_port=host.get("metrics_port"),
     )
 
 

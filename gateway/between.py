@@ -163,14 +163,17 @@ async def puffs_by_faulty_frames(below: Any, rules: Rules) -> AsyncIterator[File
     import trio
 
     from ..layers.fault import faulty_wire
-    from ..layers.puffs import puffs_over_socket, serve
+    from ..layers.puffs import StreamServer, puffs_over_socket
+    from ..layers.puffs.putter import Putter
 
     ours, theirs = socket.socketpair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, below, theirs)
+        served = StreamServer(below, Putter.of_socket(theirs))
+        nursery.start_soon(served.serve)
         with ours:
             async with (
                 faulty_wire(ours, "frames", rules) as wire,
                 puffs_over_socket(wire.socket, below.kargs) as fs,
             ):
+                fs.half = served.half  # puffsctl looks beyond the wire
                 yield fs

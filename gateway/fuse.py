@@ -271,6 +271,7 @@ async def mount_and_serve(
 
             upcalls = _Upcalls(end, end_session)
             _end_session = end_session
+            end.upcalls = upcalls
             server.attach(upcalls)
             if made is not None:
                 made(end)

@@ -94,7 +94,8 @@ class FuseProgram:
                     nursery.start_soon(_unmount_when_broken, server)
                     try:
                         yield Attachment(
-                            *(top, call.directory, host, words, lambda: self._stays, mounted)
+                            *(top, call.directory, host, words, lambda: self._stays, mounted),
+                            rules=self._rules,
                         )
                     finally:
                         nursery.cancel_scope.cancel()

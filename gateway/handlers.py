@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, c
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from ..layers.ops import FileServer
+from ..layers.ops import FileServer, Upcalls
 from ..native.constants import (
     FAPPEND,
     FREAD,
@@ -84,9 +84,11 @@ def _answered(
 
     @wraps(handler)
     async def answer(self: FuseEnd, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        _since = monotonic_ns()  # for who looks at what is under way (control/fusetasks.py)
+        running = handler(self, *args, **kwargs)
+        under_way = self.under_way
+        under_way[running] = monotonic_ns()
         try:
-            return await handler(self, *args, **kwargs)
+            return await running
         except VfsError as exc:
             raise FUSEError(exc.errno) from None
         except FUSEError:
@@ -95,6 +97,8 @@ def _answered(
             self.failures += 1
             _log.exception("%s failed in a way that it must not", handler.__name__)
             raise FUSEError(errno.EIO) from None
+        finally:
+            del under_way[running]
 
     return cast("Callable[Concatenate[FuseEnd, _P], Coroutine[Any, Any, _R]]", answer)
 
@@ -138,6 +142,9 @@ class FuseEnd(pyfuse3.Operations):
         self._inactive_on_demand = bool(kflags & KFlag.IAONDEMAND)
         self._host_checks = options.default_permissions
         self.failures = 0
+        self.upcalls: Upcalls | None = None
+        self.under_way: dict[Any, int] = {}
+        """The handlers that are running, and since when (monotonic ns)."""
 
     # From the host's numbers to nodes and back.
 
@@ -596,7 +603,7 @@ class FuseEnd(pyfuse3.Operations):
 
     def requests(self) -> list[Request]:
         """See control.ends.End."""
-        from .control.fusetasks import requests
+        from .control.hostrequests import requests
 
         return requests(self)
 

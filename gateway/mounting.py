@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -27,8 +27,10 @@ from .status import CommandError, Status
 if TYPE_CHECKING:
     import trio
 
+    from ..layers.fault import Rules
     from ..layers.ops import FileServer
     from .control.ends import End
+    from .control.server import Living
 
 COMFD: Final = "PUFFS_COMFD"
 """As `layers.puffs.comfd.COMFD_ENV`, which costs trio to import."""
@@ -64,7 +66,8 @@ class Attachment:
     `words` are the values of `-o` as they were given, for a mount request. `stay`, asked before
     and when the mount is up: the foreground is to wait until it ends. `mounted` is awaited when
     the host has mounted and nothing has been asked of the server yet. `forget` drops what is
-    remembered below; SIGHUP asks for it, as in NetBSD's psshfs.
+    remembered below; SIGHUP asks for it, as in NetBSD's psshfs. `rules` are what is to go wrong,
+    where that was asked for.
     """
 
     server: FileServer
@@ -74,6 +77,7 @@ class Attachment:
     stay: Callable[[], bool] = _goes
     mounted: Callable[[], Awaitable[None]] = _nobody
     forget: Callable[[], Awaitable[None]] = _nobody
+    rules: Rules | None = None
 
 
 Attach = Callable[[], AbstractAsyncContextManager[Attachment]]
@@ -85,6 +89,7 @@ class MountCommand:
 
     `attach` builds what is mounted, in the process that serves it, and takes it apart again.
     `mountpoint` is checked before anything is built; None where it is not known yet.
+    `metrics_port`: figures are to be had there, on the loopback.
     """
 
     program: str
@@ -93,6 +98,7 @@ class MountCommand:
     foreground: bool = False
     verbose: bool = False
     logfile: str | None = None
+    metrics_port: int | None = None
 
 
 def run_mount(command: MountCommand) -> int:
@@ -181,6 +187,23 @@ def check_allowed(options: HostOptions, conf: str = "/etc/fuse.conf") -> None:
     )
 
 
+def _loopback(port: int) -> socket.socket:
+    """Return a socket that listens on a loopback port (0: on any). Errors: CommandError."""
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+    except OSError as exc:
+        listener.close()
+        raise CommandError(
+            Status.USAGE,
+            f"option 'metrics_port={port}': {exc.strerror}; give another port, or 0 for any",
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
 class _Run:
     """One mount from its building to its end, within trio.
 
@@ -198,7 +221,11 @@ class _Run:
         self._serving: trio.CancelScope | None = None
         """Around the serving alone, while there is any."""
         self._nursery: trio.Nursery
+        self._figures: socket.socket | None = None
+        """Listens for who wants figures."""
         self._forget: Callable[[], Awaitable[None]] = _nobody
+        self._living: Living | None = None
+        """The mount as puffsctl knows it, from its making on."""
         self._is_up = False
         self._stays = False
         """Whether the command stays in the foreground, as its parent knows by then."""
@@ -228,7 +255,10 @@ class _Run:
             from .fuse import check_mount_point
 
             check_mount_point(command.mountpoint)
-        async with command.attach() as attachment:
+        async with AsyncExitStack() as stack:
+            if command.metrics_port is not None:
+                self._figures = stack.enter_context(_loopback(command.metrics_port))
+            attachment = await stack.enter_async_context(command.attach())
             self._forget = attachment.forget
             try:
                 with trio.CancelScope() as self._serving:
@@ -273,11 +303,16 @@ class _Run:
             mountpoint=attachment.mountpoint,
             end=end,
             nursery=self._nursery,
-            forget=attachment.forget,
+            rules=attachment.rules,
             program=self._command.program,
             is_part=is_part,
         )
+        self._living = living
         self._nursery.start_soon(serve_control, living)
+        if self._figures is not None:
+            from .control.metrics import serve_metrics
+
+            self._nursery.start_soon(serve_metrics, living, self._figures)
 
     async def _over_comfd(self, attachment: Attachment, sock: socket.socket) -> None:
         """Have the other end of `sock` mount, and serve frames to it."""
@@ -355,15 +390,27 @@ class _Run:
     async def _take_signals(self, task_status: trio.TaskStatus[None]) -> None:
         import trio
 
-        wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
         nohup = daemon.is_nohup(signal.SIGHUP)
         with trio.open_signal_receiver(*wanted) as signals:
             task_status.started()
             async for number in signals:
-                if number == signal.SIGHUP and self._is_up:
+                if number == signal.SIGUSR1:
+                    self._dump()
+                elif number == signal.SIGHUP and self._is_up:
                     self._nursery.start_soon(self._drop_caches)
                 elif number != signal.SIGHUP or not nohup:
                     self._stop(number)
+
+    def _dump(self) -> None:
+        """Write to the log what is going on; before there is a mount, nothing is."""
+        from .control.dump import dump
+
+        if self._living is not None:
+            try:
+                dump(self._living)
+            except Exception:
+                _log.exception("SIGUSR1: the dump has met a bug")
 
     async def _drop_caches(self) -> None:
         try:

@@ -78,6 +78,10 @@ class NodeTable:
         """Return the node with the host's number `ino`. KeyError: the host made that number up."""
         return self._by_ino[ino]
 
+    def known(self, ino: int) -> Node | None:
+        """Return the node with the host's number `ino`, if there is one."""
+        return self._by_ino.get(ino)
+
     def by_cookie(self, cookie: int) -> Node | None:
         """Return the node behind `cookie`, if the host (or an open directory) knows it."""
         return self._by_cookie.get(cookie)

@@ -267,6 +267,13 @@ def text(value: str) -> str:
     return value
 
 
+def _port(text: str) -> int:
+    found = number(text)
+    if found > 65535:
+        raise ValueError(f"'{text}' is no port; they end with 65535")
+    return found
+
+
 def _caches(**off: bool) -> Callable[[Settings, str], None]:
     def apply(settings: Settings, _text: str) -> None:
         settings.update(off)
@@ -344,6 +351,9 @@ HOST_WORDS: Final[dict[str, WordSpec]] = {
     ),
     "dump": WordSpec(sets("debug", True), "print each operation; stays in the foreground"),
     "debug": WordSpec(sets("verbose", True), "print debugging messages; stays in the foreground"),
+    "metrics_port": WordSpec(
+        takes("metrics_port", _port), "figures for Prometheus on this loopback port; 0: any", "N"
+    ),
     "log": WordSpec(takes("log", text), "write messages to this file instead of syslog", "FILE"),
     "nosuid": WordSpec(_hands_through("nosuid", "suid"), "set-uid bits have no effect (default)"),
     "suid": WordSpec(_hands_through("suid", "nosuid"), "set-uid bits work (root only)"),
@@ -378,7 +388,7 @@ HOST_GROUP: Final = WordGroup("Mount options", HOST_WORDS, ignore=is_fstab_word)
 def host_options(settings: Settings) -> HostOptions:
     """Return the options that the settings of HOST_GROUP came to.
 
-    `log` and `verbose` are not among them: they concern the process, not the mount.
+    `log`, `metrics_port` and `verbose` are not among them: they concern the process, not the mount.
     """
     if settings.get("allow_other") and settings.get("allow_root"):
         raise CommandError(
@@ -388,7 +398,7 @@ def host_options(settings: Settings) -> HostOptions:
     return HostOptions(**{name: value for name, value in settings.items() if name in ours})
 
 
-_STAY_HOME: Final = frozenset({"debug", "dump", "log", "fsname"})
+_STAY_HOME: Final = frozenset({"debug", "dump", "log", "fsname", "metrics_port"})
 """Words that concern the process which was given them, or travel otherwise."""
 
 

@@ -97,6 +97,7 @@ async def _running(
                         lambda: request.stay,
                         reply.mounted,
                         functools.partial(_forward_hangup, process),
+                        rules,
                     )
         patience = _LEAVE_SECONDS
     except Exception:

@@ -9,4 +9,6 @@ is one element and imports none of the others.
     psshfs     serves a tree of an SFTP server
     local      serves a directory of this machine
     joined     several file servers under one root
+    joint      putting pass-throughs into a stack that is in use
+    meter      measures what goes by, while somebody looks
 """

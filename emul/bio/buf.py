@@ -86,8 +86,13 @@ class Buf:
         self.watchers: list[IoWait] | None = None  # who wants to hear that the transfer is over
 
     def __repr__(self) -> str:
-        names = [name for name, bit in _NAMES if self.flags & bit]
-        return f"<Buf vnode={self.vp.serial} {self.blkno}+{self.bcount} {' '.join(names)}>"
+        names = " ".join(self.flag_names)
+        return f"<Buf vnode={self.vp.serial} {self.blkno}+{self.bcount} {names}>"
+
+    @property
+    def flag_names(self) -> list[str]:
+        """The flags that are set, by name."""
+        return [name for name, bit in _NAMES if self.flags & bit]
 
 
 _NAMES: Final = [

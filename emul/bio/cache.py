@@ -7,6 +7,7 @@ list until it has become the oldest of too many. A dirty one stays until it was 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trio.lowlevel import Abort, RaiseCancelT, current_task, reschedule, wait_task_rescheduled
@@ -115,6 +116,10 @@ class BufferCache:
     def buffers(self, vp: Vnode) -> list[Buf]:
         """Return all buffers of `vp` there are."""
         return list(self._table.get(vp, {}).values())
+
+    def __iter__(self) -> Iterator[Buf]:
+        """Return the buffers as they are now."""
+        return iter([bp for blocks in self._table.values() for bp in blocks.values()])
 
     def find(self, vp: Vnode, blkno: int) -> Buf | None:
         """Return the buffer, in whatever state, or None."""

@@ -35,6 +35,11 @@ class Element(NamedTuple):
         """Whether it is a file server, above and below which pass-throughs may stand."""
         return isinstance(self.part, FileServer)
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether it answers operations on nodes: all but disks do."""
+        return self.is_server or hasattr(self.part, "lookup")
+
 
 def elements(end: End) -> list[Element]:
     """Return the parts below `end`, top first."""

@@ -1,18 +1,18 @@
 """Ends: what stands on top of a stack in this process, as one who looks into the stack sees it.
 
 The host's end is gateway/handlers.py; where the stack is cut and frames leave the process it is a
-`served.ServedEnd`. Both are asked for the requests that they have under way. These cost nothing
-until then: each is found from the task that works on it.
+`served.ServedEnd`. Both are asked for the requests that they have under way. Next to
+nothing is kept of these: what there is to say is read from the coroutine that works on each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import trio
 
-from ...layers.ops import FileServer
+from ...layers.ops import FileServer, Upcalls
 from ...native.records import Cookie, Cred
 
 
@@ -20,13 +20,14 @@ class Request(NamedTuple):
     """A request under way. `since` is ns of CLOCK_MONOTONIC, 0 where nobody has noted it.
 
     `path` is what it is about, as far as the end knows; `who` is None where it is not said.
+    `running` is the coroutine that works on it.
     """
 
     name: str
     path: bytes
     who: Cred | None
     since: int
-    task: trio.lowlevel.Task
+    running: Coroutine[Any, Any, Any]
 
 
 class End(Protocol):
@@ -35,6 +36,11 @@ class End(Protocol):
     @property
     def server(self) -> FileServer:
         """The uppermost file server."""
+        ...
+
+    @property
+    def upcalls(self) -> Upcalls | None:
+        """Who drops what the kernel above remembers; None before the mount is there."""
         ...
 
     def stand_on(self, server: FileServer, /) -> None:

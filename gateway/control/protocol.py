@@ -19,6 +19,11 @@ QUESTION_MAX: Final = 64 * 1024
 ANSWER_MAX: Final = 16 * 1024 * 1024
 """Longest answer."""
 
+HERE: Final = "HERE"
+"""Stands for the layer that comes, or goes, in the name of a place such as `puffs|HERE|psshfs`."""
+NO_PLACE: Final = "no place like that"
+"""How an error begins that says so: another process of the mount may have it."""
+
 
 class ControlError(Exception):
     """A question cannot be answered; the text is for people."""

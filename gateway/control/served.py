@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import FrameType
+from typing import Any, Final
 
-from ...layers.ops import FileServer
-from ...layers.puffs import StreamServer
-from ...native.records import Cookie
-from .ends import Request
+from ...layers.ops import FileServer, Upcalls
+from ...layers.puffs import ServerHalf, StreamServer
+from ...native.constants import OPCLASS_MASK, OpClass, VfsOp, VnOp
+from ...native.records import Componentname, Cookie, Cred
+from .ends import Request, tasks
+from .frames import frames
+
+_HANDLE: Final = ServerHalf.handle.__code__
 
 
 class ServedEnd:
@@ -21,6 +26,11 @@ class ServedEnd:
         """See End."""
         return self._served.half.server
 
+    @property
+    def upcalls(self) -> Upcalls:
+        """See End."""
+        return self._served
+
     def stand_on(self, server: FileServer) -> None:
         """See End."""
         self._served.half.stand_on(server)
@@ -30,8 +40,14 @@ class ServedEnd:
         return self._served.statistics()._asdict()
 
     def requests(self) -> list[Request]:
-        """See End. Who asks and since when the other process knows."""
-        return []
+        """See End. Since when, and from where in the tree, the other process knows."""
+        found = []
+        for task in tasks():
+            for frame in frames(task.coro):
+                if frame.f_code is _HANDLE and frame.f_locals.get("self") is self._served.half:
+                    found.append(_request(frame, task.coro))
+                    break
+        return found
 
     def path(self, cookie: Cookie) -> bytes | None:
         """See End: frames say cookies and single names, and nobody keeps them."""
@@ -40,3 +56,16 @@ class ServedEnd:
     def known_below(self, path: bytes) -> list[Cookie]:
         """See End."""
         return []
+
+
+def _request(frame: FrameType, running: Any) -> Request:
+    """Return what a frame of ServerHalf.handle works on."""
+    header, args = frame.f_locals["header"], frame.f_locals["args"]
+    kinds = VnOp if header.opclass & OPCLASS_MASK == OpClass.VN else VfsOp
+    path, who = b"#%d" % header.cookie, None
+    for argument in args:
+        if isinstance(argument, Componentname):
+            path, who = path + b"/" + argument.name, argument.cred
+        elif isinstance(argument, Cred):
+            who = argument
+    return Request(kinds(header.optype).name.lower(), path, who, 0, running)

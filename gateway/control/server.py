@@ -8,22 +8,28 @@ want of a control socket.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from .ends import End
 from .places import own_directory, short_name
 from .protocol import QUESTION_MAX, ControlError, decode_question, encode_answer, encode_error
+
+if TYPE_CHECKING:
+    from ...layers.fault import Rules
+    from .joints import Joints
+    from .measuring import Measuring
 
 _log = logging.getLogger(__name__)
 
@@ -38,19 +44,32 @@ _CHUNK: Final = 65536
 class Living:
     """A mount as its control socket knows it.
 
-    `nursery` is the mount's, for layers that come while it lives. `forget` drops what is remembered
-    below. `is_part`: frames go to another process, which has made the mount. `began` is seconds
-    since 1970. `notes` are for people: where figures are to be had, and the like.
+    `nursery` is the mount's, for layers that come while it lives. `rules` are what is to go wrong,
+    where the mount was made for it. `is_part`: frames go to another process, which has made the
+    mount. `began` is seconds since 1970. `notes` are for people: where figures are to be had.
     """
 
     mountpoint: str
     end: End
     nursery: trio.Nursery
-    forget: Callable[[], Awaitable[None]]
     program: str
+    rules: Rules | None = None
     is_part: bool = False
     began: float = field(default_factory=time.time)
     notes: dict[str, str] = field(default_factory=dict)
+
+    @functools.cached_property
+    def joints(self) -> Joints:
+        """The layers that have come while it lives; made when the first one comes."""
+        from .joints import Joints
+
+        return Joints(self.end, self.nursery)
+
+
+class Looking(ExitStack):
+    """What lives as long as who asks stays connected."""
+
+    measuring: Measuring | None = None
 
 
 async def serve_control(living: Living) -> None:
@@ -118,7 +137,7 @@ async def _connected(
             if uid not in (0, os.geteuid()):
                 _log.warning("user %d asks about %s and gets no answer", uid, living.mountpoint)
                 return
-            async with AsyncExitStack() as looking:
+            with Looking() as looking:
                 await _answer_all(living, stream, looking)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # who asked has gone
@@ -134,7 +153,7 @@ def _peer_uid(connection: trio.socket.SocketType) -> int:
     return int(uid)
 
 
-async def _answer_all(living: Living, stream: trio.SocketStream, looking: AsyncExitStack) -> None:
+async def _answer_all(living: Living, stream: trio.SocketStream, looking: Looking) -> None:
     """Answer one question after the other; what is made for who asks lives in `looking`."""
     # Not before somebody asks: a mount that nobody looks into does not pay for it.
     from .commands import answer

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
@@ -121,3 +121,125 @@ def _said(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_said, value))
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+# Lists.
+
+_Answers = Sequence[Mapping[str, Any]]
+
+
+def _in_flight(answers: _Answers) -> None:
+    rows = [
+        (
+            "-" if one["seconds"] is None else f"{one['seconds']:.3f}",
+            one["operation"],
+            f"{one['layer']}:{one['element']}",
+            _said(one["pid"]),
+            _said(one["uid"]),
+            one["command"],
+            one["path"],
+            one["where"],
+        )
+        for answer in answers
+        for one in answer["requests"]
+    ]
+    headings = ("SECONDS", "OPERATION", "LAYER", "PID", "UID", "COMMAND", "PATH", "WAITS IN")
+    print_table(headings, rows)
+    _note_rest(answers, len(rows))
+
+
+def _vnodes(answers: _Answers) -> None:
+    rows = [
+        (
+            one["kernel"],
+            one["vnode"],
+            one["type"],
+            one["size"],
+            one["uses"],
+            one["lock"] or "-",
+            one["dirty_pages"],
+            one["dirty_buffers"],
+            one["writes"],
+            one["fs"],
+            one["path"] or one["key"],
+        )
+        for answer in answers
+        for one in answer["vnodes"]
+    ]
+    headings = ("KERNEL", "VNODE", "TYPE", "SIZE", "USES", "LOCK", "DIRTY", "BUFS", "WRITES")
+    print_table((*headings, "FS", "PATH OR KEY"), rows)
+    _note_rest(answers, len(rows))
+
+
+def _buffers(answers: _Answers) -> None:
+    rows = [
+        (
+            one["kernel"],
+            one["device"],
+            one["block"],
+            one["octets"],
+            one["waiting"],
+            one["error"],
+            " ".join(flag.removeprefix("B_") for flag in one["flags"]),
+        )
+        for answer in answers
+        for one in answer["buffers"]
+    ]
+    print_table(("KERNEL", "DEVICE", "BLOCK", "OCTETS", "WAITING", "ERROR", "FLAGS"), rows)
+    _note_rest(answers, len(rows))
+
+
+def _locks(answers: _Answers) -> None:
+    rows: list[tuple[object, ...]] = []
+    for answer in answers:
+        for one in answer["vnodes"]:
+            users = ", ".join(map(_whom, one["users"]))
+            waiting = ", ".join(f"{_whom(who)} ({who['for']})" for who in one["waiting"])
+            held = f"{one['held'] or 'free'}" + (f": {users}" if users else "")
+            rows.append((one["kernel"], one["vnode"], "vnode", held, waiting or "-", one["path"]))
+        for one in answer["advisory"]:
+            held = ", ".join(f"{_range(lock)} pid {lock['owner']}" for lock in one["locks"])
+            waiting = ", ".join(f"{_range(lock)} {_whom(lock)}" for lock in one["waiting"])
+            rows.append((one["kernel"], one["vnode"], "file", held, waiting or "-", one["path"]))
+    print_table(("KERNEL", "VNODE", "KIND", "HELD", "WAITS", "PATH"), rows)
+
+
+def _range(lock: Mapping[str, Any]) -> str:
+    end = "" if lock["octets"] is None else lock["start"] + lock["octets"]
+    return f"{lock['type']} {lock['start']}..{end}"
+
+
+def _whom(who: Mapping[str, Any]) -> str:
+    if not who["operation"]:
+        return "the kernel"
+    return str(who["operation"]) + ("" if who["pid"] is None else f" of {who['pid']}")
+
+
+def _note_rest(answers: _Answers, shown: int) -> None:
+    rest = sum(answer["count"] for answer in answers) - shown
+    if rest > 0:
+        console().print(Text(f"and {rest} more: --all shows them"))
+
+
+LISTS: Final[dict[str, Callable[[_Answers], None]]] = {
+    "inflight": _in_flight,
+    "vnodes": _vnodes,
+    "buffers": _buffers,
+    "locks": _locks,
+}
+"""How each list is printed."""
+
+
+def rule_table(rules: Sequence[Mapping[str, Any]]) -> None:
+    """Print rules and what has come of them."""
+    rows = [
+        (
+            one["name"],
+            " ".join(f"{key}={_said(value)}" for key, value in one["rule"].items()),
+            one["matched"],
+            one["taken"],
+            one["hanging"],
+        )
+        for one in rules
+    ]
+    print_table(("NAME", "RULE", "MATCHED", "TAKEN", "HANGING"), rows)

@@ -36,7 +36,7 @@ async def puffs_over(
     The server is attached. On exit it is unmounted by force unless that happened before.
     """
     fs = PuffsFs(server.kargs, unmount_wait=unmount_wait)
-    half = ServerHalf(server)
+    half = fs.half = ServerHalf(server)
     async with _background() as nursery:
         fs.touser = DirectTouser(half, nursery)
         server.attach(DirectUpcalls(FromServer(fs)))

@@ -30,6 +30,7 @@ from ...native.frames import Header, encode_request
 from ...native.records import Buffer, Cookie, Kargs, Newinfo
 from ..ops import FileServer
 from .nodes import Nodes, apply_setbacks
+from .server import ServerHalf
 from .touser import Touser
 
 _log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class KernelHalf(FileSystem):
 
     Made by `puffs_over` and `puffs_over_socket`. Lives through: made, mounted (`start`), and
     unmounted; after that, and after the death of the server, operations end with ENXIO.
+    `half` is the server half, where that is in this process: for who looks into the stack.
     `is_unmounting` while the server has been asked for an unmount: its end is no surprise then.
     """
 
@@ -96,6 +98,7 @@ class KernelHalf(FileSystem):
         if not MAXMSGLEN_MIN <= kargs.maxmsglen <= MAXMSGLEN_MAX:
             raise LocalProtocolError(f"longest frame of {kargs.maxmsglen} octets")
         self.touser: Touser
+        self.half: ServerHalf | None = None
         self.is_mounted = False
         self.is_unmounting = False
         self.kargs = kargs
@@ -133,15 +136,13 @@ class KernelHalf(FileSystem):
 
     @property
     def below(self) -> FileServer | None:
-        """The server, if it is in this process and nothing lies between."""
-        half = self.touser.half
-        return None if half is None else half.server
+        """The server, if it is in this process."""
+        return None if self.half is None else self.half.server
 
     def stand_on(self, server: FileServer) -> None:
         """Have `server` asked in place of the one below; see layers/joint.py."""
-        half = self.touser.half
-        assert half is not None
-        half.stand_on(server)
+        assert self.half is not None
+        self.half.stand_on(server)
 
     def statistics(self) -> Statistics:
         """Return the figures of now."""

@@ -54,11 +54,6 @@ class Touser(Protocol):
     unknown: int
 
     @property
-    def half(self) -> ServerHalf | None:
-        """The server half, if it is in this process and nothing lies between."""
-        ...
-
-    @property
     def is_dead(self) -> bool:
         """Whether every call ends with ENXIO from now on."""
         ...
@@ -109,11 +104,6 @@ class DirectTouser:
         self._nursery = nursery
         self._is_dead = False
         self._in_flight = 0
-
-    @property
-    def half(self) -> ServerHalf:
-        """See Touser."""
-        return self._half
 
     @property
     def is_dead(self) -> bool:
@@ -174,11 +164,6 @@ class QueueTouser:
         # id -> who waits (None: abandoned), what for, and with what arguments.
         self._waiting: dict[int, tuple[Task | None, int, tuple[Any, ...]]] = {}
         self._room = trio.lowlevel.ParkingLot()
-
-    @property
-    def half(self) -> None:
-        """See Touser."""
-        return None
 
     @property
     def is_dead(self) -> bool:

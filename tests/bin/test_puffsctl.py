@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import signal
+import socket
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from ..support.leaks import fuse_mounts
-from ..support.mounts import python_command, run, unmount, wait_until
+from syspuffs.bin.puffsctl import main
+from syspuffs.gateway.control.client import Connection, mount_at
+from syspuffs.layers.trace import events
+
+from ..support.leaks import command_line, descendants, fuse_mounts
+from ..support.mounts import Outcome, python_command, run, unmount, wait_until
 from ..support.sshd import find_sftp_server
 
 pytestmark = pytest.mark.fuse
@@ -59,9 +69,18 @@ def mount_psshfs(point: Path, origin: Path, stack: str, **kwargs: bool) -> None:
     mount(point, stack, f":{origin}", f"sftp_server={find_sftp_server()}", **kwargs)
 
 
+def puffsctl(*arguments: str) -> Outcome:
+    """Run puffsctl, in this process: it is asked often, and to start Python takes longest."""
+    out, err = io.StringIO(), io.StringIO()
+    begun = time.monotonic()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main(arguments)
+    return Outcome(status, out.getvalue(), err.getvalue(), time.monotonic() - begun)
+
+
 def ask(*arguments: str) -> Any:
     """Return what puffsctl says for programs."""
-    got = run([*PUFFSCTL, *arguments, "--json"])
+    got = puffsctl(*arguments, "--json")
     assert (got.status, got.stderr) == (0, "")
     return json.loads(got.stdout)
 
@@ -115,9 +134,147 @@ def test_each_process_of_a_stack_says_its_part(point: Path, origin: Path) -> Non
 
 
 def test_no_mount_there(point: Path) -> None:
-    got = run([*PUFFSCTL, "status", str(point)])
+    got = puffsctl("status", str(point))
     assert (got.status, got.stdout) == (40, "")
     assert got.stderr.startswith(f"puffsctl: {point}: no mount of ours is there")
+
+
+@contextmanager
+def stopped(point: Path) -> Iterator[None]:
+    """Stop the server below a mount by sftp_server for the time of a block."""
+    (one,) = ours(ask("list"), point)
+    (server,) = [pid for pid in descendants(one["pid"]) if "sftp-server" in command_line(pid)]
+    os.kill(server, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server, signal.SIGCONT)
+
+
+READ_ONLY = ("list", "status", "inflight", "vnodes", "buffers", "locks", "metrics", "measure")
+
+
+def test_a_silent_server_keeps_no_answer_waiting(point: Path, origin: Path) -> None:
+    (origin / "file").write_text("x")
+    mount_psshfs(point, origin, "puffs|p2k|puffs|psshfs")
+    with stopped(point):
+        reader = subprocess.Popen(["cat", point / "file"], stdout=subprocess.DEVNULL)
+        assert wait_until(lambda: ask("inflight", str(point))[0]["count"] == 1)
+        (found,) = mount_at(str(point))
+        for command in READ_ONLY:
+            begun = time.monotonic()
+            with Connection(found.path) as connection:
+                connection.ask(command)
+            assert time.monotonic() - begun < 1.0, command
+        ((waiting,),) = [answer["requests"] for answer in ask("inflight", str(point))]
+        locks = ask("locks", str(point))[0]["vnodes"]
+    assert reader.wait(10) == 0
+    assert (waiting["operation"], waiting["path"]) == ("lookup", "/file")
+    assert (waiting["pid"], waiting["command"], waiting["uid"]) == (reader.pid, "cat", 0)
+    assert (waiting["layer"], waiting["element"]) == (3, "psshfs")
+    assert waiting["where"].startswith("layers.psshfs.")
+    assert 0 < waiting["seconds"] < 60
+    # The lookup has the root locked, and that it is said to be its holder is a guess that is right.
+    assert [(one["path"], one["held"]) for one in locks] == [("/", "shared 1")]
+    assert locks[0]["users"] == [{"operation": "lookup", "pid": reader.pid}]
+    assert ask("inflight", str(point))[0]["count"] == 0
+
+
+def test_layers_come_and_go(point: Path, origin: Path, tmp_path: Path) -> None:
+    mount_psshfs(point, origin, "puffs|p2k|puffs|psshfs")
+
+    def ctl(*arguments: str) -> str:
+        got = puffsctl(*arguments)
+        assert (got.status, got.stderr) == (0, ""), arguments
+        return got.stdout.rstrip("\n")
+
+    at = ("-m", str(point))
+    file = tmp_path / "a,trace"
+    assert ctl("trace", "start", *at, str(file)) == "trace|p2k|puffs|psshfs"
+    assert ctl("trace", "start", *at, "--place", "HERE|psshfs", str(file))
+    assert ours(ask("list"), point)[0]["type"] == "puffs|trace|p2k|puffs|trace|psshfs"
+    (point / "seen").write_text("x")
+    got = puffsctl("trace", "stop", *at)
+    assert got.status == 1
+    assert "say which" in got.stderr
+    assert ctl("trace", "stop", *at, "--place", "puffs|HERE|p2k") == "p2k|puffs|trace|psshfs"
+    assert ctl("trace", "stop", *at) == "p2k|puffs|psshfs"
+    (point / "unseen").write_text("x")
+    found = [event for event in events(file) if event.name == "create"]
+    assert sorted((event.layer, event.path) for event in found) == [(0, b"/seen"), (1, b"/seen")]
+
+    ctl("fault", "add", *at, "op=create", "errno=ENOSPC", "name=full", "path=/no*")
+    with pytest.raises(OSError, match="No space left"):
+        (point / "nothing").write_text("x")
+    (point / "something").write_text("x")
+    (rule,) = ask("fault", "list", *at)
+    assert (rule["name"], rule["taken"]) == ("full", 1)
+    assert rule["rule"] == {"op": ["create"], "errno": "ENOSPC", "path": "/no*"}
+    got = puffsctl("fault", "add", *at, "errno=ENOTHING")
+    assert (got.status, "ENOTHING" in got.stderr) == (1, True)
+    got = puffsctl("fault", "add", *at, "op=read", "errno=EIO", "place=sftp")
+    assert (got.status, "-o faults=FILE" in got.stderr) == (1, True)
+
+    # A request that hangs, and is let go.
+    ctl("fault", "add", *at, "op=create", "hang=true", "name=hangs")
+    maker = subprocess.Popen(["touch", point / "late"])
+    assert wait_until(lambda: ask("fault", "list", *at)[1]["hanging"] == 1)
+    ((waiting,),) = [answer["requests"] for answer in ask("inflight", str(point))]
+    assert (waiting["element"], waiting["path"]) == ("fault", "/late")
+    ctl("fault", "clear", *at)
+    assert maker.wait(10) == 0
+    assert ours(ask("list"), point)[0]["type"] == "puffs|p2k|puffs|psshfs"
+
+    ctl("layer", "insert", *at, "readonly", "puffs|HERE|psshfs")
+    with pytest.raises(OSError, match="Read-only"):
+        (point / "nothing").write_text("x")
+    ctl("layer", "remove", *at, "readonly")
+    (point / "again").write_text("x")
+    for arguments in (["psshfs"], ["null", "p2k|HERE"], ["null", "psshfs"], ["nulll"]):
+        got = puffsctl("layer", "insert", *at, *arguments)
+        assert got.status == 1, arguments
+    got = puffsctl("layer", "insert", *at, "-o", "throttle_opps=1", "throttle")
+    assert (got.status, "throttle_ops" in got.stderr) == (1, True)
+
+
+def test_forget_shows_what_others_did(point: Path, origin: Path) -> None:
+    (origin / "dir").mkdir()
+    (origin / "dir/file").write_text("old")
+    mount_psshfs(point, origin, "puffs|p2k|puffs|psshfs")
+    assert (point / "dir/file").read_text() == "old"
+    assert os.listdir(point / "dir") == ["file"]
+    (origin / "dir/new").write_text("x")
+    assert not (point / "dir/new").exists()  # for the listing holds
+    got = puffsctl("forget", str(point / "dir"))
+    assert (got.status, got.stderr) == (0, "")
+    assert (point / "dir/new").exists()
+
+
+def test_figures_on_a_port_and_a_dump_in_the_log(point: Path) -> None:
+    mount(point, "puffs|p2k|tmpfs", "none", "metrics_port=0")
+    (point / "file").write_text("x")
+    (status,) = ask("status", str(point))
+    address = status["notes"]["metrics"]
+    assert address.startswith("http://127.0.0.1:")
+    page = httpx.get(address).text
+    assert 'syspuffs_puffs_nodes{layer="0"} 2.0' in page
+    assert 'syspuffs_p2k_kernel_vnodes{layer="1"} 2.0' in page
+    got = puffsctl("metrics", str(point))
+    assert got.stdout.splitlines()[0] == page.splitlines()[0]
+
+    os.kill(status["pid"], signal.SIGUSR1)
+    log = point.parent / "log"
+    assert wait_until(lambda: "dump: layer 2 tmpfs" in log.read_text())
+    assert "type puffs|p2k|tmpfs, 0 requests under way" in log.read_text()
+
+
+def test_a_port_in_use_is_said_before_anything_is_mounted(point: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        stack = ["-t", "puffs|p2k|tmpfs", "-o", f"metrics_port={port}"]
+        got = run([*MOUNT_PUFFS, *stack, "none", str(point)])
+    assert got.status == 2
+    assert f"'metrics_port={port}': Address already in use" in got.stderr
 
 
 def test_list_removes_the_sockets_of_the_dead(point: Path, sockets: Path) -> None:

@@ -1,0 +1,11 @@
+"""meter: counts what goes by, by operation, with how long it took and what it was about.
+
+Stands in a stack only while somebody looks (`puffsctl top`), so that nobody else pays for it. Times
+are kept in classes that are an eighth wide at most, for percentiles; nodes by how often they were
+asked about, the busiest of them.
+"""
+
+from .histogram import Histogram
+from .server import Figures, Meter
+
+__all__ = ["Figures", "Histogram", "Meter"]
