@@ -64,7 +64,7 @@ def entry() -> None:
 
 
 def _main(argv: Sequence[str]) -> int:
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     do: Do = args.do
     try:
         return do(args)
@@ -75,22 +75,23 @@ def _main(argv: Sequence[str]) -> int:
 # The command line.
 
 
-def _parser() -> CommandParser:
-    parser = CommandParser(PROGRAM, _DESCRIPTION, "%(prog)s COMMAND ...", lambda: _EXAMPLES)
-    commands = _commands(parser, PROGRAM)
+def parser() -> CommandParser:
+    """Return the command line, with all commands."""
+    made = CommandParser(PROGRAM, _DESCRIPTION, "%(prog)s COMMAND ...", lambda: _EXAMPLES)
+    commands = _commands(made, PROGRAM)
 
     def command(name: str, text: str, do: Do, *, at: bool = True) -> argparse.ArgumentParser:
-        made = _command(commands, name, text, do)
+        added = _command(commands, name, text, do)
         if at:
-            made.add_argument("mountpoint", nargs="?", help="the mount, or a path in it")
-        return made
+            added.add_argument("mountpoint", nargs="?", help="the mount, or a path in it")
+        return added
 
     _json(command("list", "show all mounts of this user", _list, at=False))
     _json(command("status", "show the layers of a mount, their options and figures", _status))
     for name, text in _LISTS.items():
-        made = command(name, text, _lists)
-        _json(made)
-        made.add_argument("--all", action="store_true", help=f"all lines, not {_LINES} at most")
+        lists = command(name, text, _lists)
+        _json(lists)
+        lists.add_argument("--all", action="store_true", help=f"all lines, not {_LINES} at most")
     top = command("top", "show what goes on, until q or ^C is pressed", _top)
     top.add_argument(
         "--seconds", type=_seconds, default=1.0, metavar="S", help="time between figures (1)"
@@ -103,7 +104,7 @@ def _parser() -> CommandParser:
     _add_layer(commands)
     _add_trace(commands)
     _add_fault(commands)
-    return parser
+    return made
 
 
 def _add_layer(commands: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from syspuffs.bin import (
     psshfs,
     puffs_sftp_server,
     puffs_sftpd,
+    puffsctl,
     syspuffs,
 )
 from syspuffs.gateway.sftpd.schema import Document, Table
@@ -81,6 +84,28 @@ def test_every_exit_status_is_in_the_manual(page: str, capsys: pytest.CaptureFix
     statuses = set(re.findall(r"^ +(\d+)  ", table, re.MULTILINE)) - {"128"}
     assert {"0", "2", "10", "23"} <= statuses
     assert statuses <= set(re.findall(r"^\.It (\d+)$", _documented(page), re.MULTILINE))
+
+
+def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield the commands of a parser, those of commands among them, by their words."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield name, below
+                yield from ((f"{name} {rest}", found) for rest, found in _commands(below))
+
+
+def test_every_command_of_puffsctl_is_in_the_manual() -> None:
+    text = (PAGES / "puffsctl.8").read_text()
+    described = set(re.findall(r"Cm ([a-z]+(?: [a-z]+)?)", text))
+    described |= set(re.findall(r"^\.It Cm (?:[a-z]+ , )+([a-z]+)", text, re.MULTILINE))
+    options = set(re.findall(r"Fl (?:\w , )?(-?\w+)", text)) | set(re.findall(r"Fl (\w) ,", text))
+    groups = {"layer", "trace", "fault"}
+    for name, parser in _commands(puffsctl.parser()):
+        assert name in described | groups, name
+        for action in parser._actions:
+            for option in action.option_strings:
+                assert option.removeprefix("-") in options, (name, option)
 
 
 def _keys(table: type[BaseModel], name: str) -> dict[str, set[str]]:
