@@ -32,6 +32,7 @@ from syspuffs.layers.guard import GuardSettings, Rule, Verb, guarded
 from syspuffs.layers.local import local_tree
 from syspuffs.layers.p2k import p2k_over
 from syspuffs.layers.psshfs import PsshfsOptions, mount_psshfs
+from syspuffs.layers.psshfs.options import Symlinks
 from syspuffs.native import sftp
 from syspuffs.native.records import lookup_cn
 
@@ -138,7 +139,9 @@ async def _psshfs(place: Path) -> AsyncIterator[Jail]:
                 [find_sftp_server()], stdin=theirs, stdout=theirs
             )
         try:
-            async with mount_psshfs(ours, bytes(root), PsshfsOptions()) as server:
+            async with mount_psshfs(
+                ours, bytes(root), PsshfsOptions(symlinks=Symlinks.RAW)
+            ) as server:
                 async with guarded(server, POLICY) as guard, exported(guard) as export:
                     yield Jail(export, export.nodes.root, place)
                 await server.unmount(0)
