@@ -9,6 +9,7 @@ from typing import Final
 from ..gateway.assembly import stack_command
 from ..gateway.between import FAULT_GROUP, THROTTLE_GROUP, TRACE_GROUP
 from ..gateway.commandline import CommandParser, help_sections, run_command
+from ..gateway.comparing import COMPARE_GROUP
 from ..gateway.mounting import run_mount
 from ..gateway.options import HOST_GROUP
 from ..gateway.sshwords import PSSHFS_GROUP
@@ -31,6 +32,7 @@ _EXAMPLES: Final = """\
   mount_puffs -t 'puffs|p2k|ext2fs' -o ro disk.img /mnt
   mount_puffs -t 'puffs|p2k|ext2fs|vnd|puffs|psshfs' -o image=disk.img host:/images /mnt
   mount_puffs -t 'puffs|trace|fault|psshfs' -o trace=/tmp/t,faults=rules.toml host: /mnt
+  mount_puffs -t 'puffs|compare|psshfs' -o compare=local,compare_special=/copy host:/pub /mnt
   umount /mnt                      (as a user: fusermount3 -u /mnt)"""
 
 _ENVIRONMENT: Final = """\
@@ -76,7 +78,7 @@ def _parser() -> CommandParser:
 def _more() -> str:
     elements = "Elements of a stack:\n" + "\n".join(element_lines()) + "\n\n"
     groups = [HOST_GROUP, TMPFS_GROUP, VND_GROUP, PSSHFS_GROUP]
-    groups += [THROTTLE_GROUP, TRACE_GROUP, FAULT_GROUP]
+    groups += [THROTTLE_GROUP, TRACE_GROUP, FAULT_GROUP, COMPARE_GROUP]
     return elements + help_sections(groups, _EXAMPLES, _ENVIRONMENT, ssh=True)
 
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from ..layers.psshfs.options import Symlinks
+from .comparing import COMPARE_GROUP, second_stack
 from .mounting import Attach, Attachment, MountCommand
 from .options import HOST_GROUP, Settings, WordGroup, host_options, parse_words
 from .sshwords import PSSHFS_GROUP
@@ -36,7 +37,7 @@ def stack_command(
     Errors: CommandError for words that nobody knows, for a password that cannot be read, and for a
     mount point inside of the directory of `local`.
     """
-    groups = _groups(elements)
+    groups = _groups(elements, words)
     *below, host = parse_words(words, [*groups, HOST_GROUP])
     settings = {group.title: found for group, found in zip(groups, below, strict=True)}
     if settings.get(PSSHFS_GROUP.title, {}).pop("password_stdin", False):
@@ -48,8 +49,9 @@ def stack_command(
     options = host_options(host)
     ground = Ground(special, options.readonly, settings)
     place = os.path.realpath(mountpoint)
-    if elements[-1].name == "local":
-        _refuse_loop(os.path.realpath(special), place)
+    for bottom, directory in _ends(elements, special, words):
+        if bottom.name == "local":
+            _refuse_loop(os.path.realpath(directory), place)
 
     @asynccontextmanager
     async def attach() -> AsyncIterator[Attachment]:
@@ -90,7 +92,7 @@ def served_ground(
 
     Errors: as `stack_command`, and CommandError for a password on standard input.
     """
-    groups = _groups(elements)
+    groups = _groups(elements, words)
     settings = dict(zip((group.title for group in groups), parse_words(words, groups), strict=True))
     if settings.get(PSSHFS_GROUP.title, {}).get("password_stdin"):
         raise CommandError(
@@ -111,9 +113,23 @@ def served_ground(
     return Ground(special, readonly, settings)
 
 
-def _groups(elements: Sequence[Element]) -> list[WordGroup]:
+def _ends(
+    elements: Sequence[Element], special: str, words: Sequence[str]
+) -> list[tuple[Element, str]]:
+    """Return the bottom of each stack that is built, and what it takes."""
+    ends = [(elements[-1], special)]
+    if any(COMPARE_GROUP in element.groups for element in elements):
+        second, second_special = second_stack(words)
+        ends += [(element, second_special) for element in second[-1:]]
+    return ends
+
+
+def _groups(elements: Sequence[Element], words: Sequence[str]) -> list[WordGroup]:
     """Return the words that the elements understand, once; the lower the element the earlier."""
-    groups = (group for element in reversed(elements) for group in element.groups)
+    groups = [group for element in reversed(elements) for group in element.groups]
+    if COMPARE_GROUP in groups:
+        second, _ = second_stack(words)
+        groups += [group for element in reversed(second) for group in element.groups]
     return list({group.title: group for group in groups}.values())
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .options import Settings, WordGroup, WordSpec, number, octets, takes, text
+from .options import Settings, WordGroup, WordSpec, file_name, number, octets, takes
 from .status import CommandError, Status
 
 if TYPE_CHECKING:
@@ -52,11 +51,6 @@ def _milliseconds(text: str) -> float:
     return number(text) / 1000
 
 
-def _file(value: str) -> str:
-    """Return a path that stays right when the process goes to the background."""
-    return os.path.abspath(text(value))
-
-
 def _kept(value: str) -> str:
     if value not in ("length", "digest", "full"):
         raise ValueError("give length, digest or full")
@@ -84,7 +78,7 @@ async def throttle(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
 TRACE_GROUP: Final = WordGroup(
     "trace options",
     {
-        "trace": WordSpec(takes("file", _file), "record everything in this file", "FILE"),
+        "trace": WordSpec(takes("file", file_name), "record everything in this file", "FILE"),
         "trace_data": WordSpec(
             takes("keep", _kept), "of file data: length (default), digest or full", "WHAT"
         ),
@@ -116,7 +110,7 @@ async def trace(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
 FAULT_GROUP: Final = WordGroup(
     "fault options",
     {
-        "faults": WordSpec(takes("file", _file), "rules of what is to go wrong", "FILE"),
+        "faults": WordSpec(takes("file", file_name), "rules of what is to go wrong", "FILE"),
     },
 )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
@@ -272,6 +273,11 @@ def _port(text: str) -> int:
     if found > 65535:
         raise ValueError(f"'{text}' is no port; they end with 65535")
     return found
+
+
+def file_name(value: str) -> str:
+    """Return a path that stays right when the process goes to the background."""
+    return os.path.abspath(text(value))
 
 
 def _caches(**off: bool) -> Callable[[Settings, str], None]:

@@ -22,7 +22,7 @@ from errno import EBUSY
 from typing import TYPE_CHECKING, Any, Final
 
 from ..native.errors import VfsError
-from . import between
+from . import between, comparing
 from .options import Settings, WordGroup, WordSpec, number, octal, octets, takes, text
 from .sshwords import PSSHFS_GROUP, SSH_GROUP
 from .status import CommandError, Status
@@ -319,6 +319,14 @@ ELEMENTS: Final[tuple[Element, ...]] = (
         (between.FAULT_GROUP,),
         fault_place="server",
     ),
+    Element(
+        "compare",
+        Face.FILE_SERVER,
+        Face.FILE_SERVER,
+        comparing.compare,
+        "does everything on a second stack, too, and says what differs",
+        (comparing.COMPARE_GROUP,),
+    ),
 )
 """All elements below the first `puffs`, which is the mount on the host itself."""
 
@@ -524,7 +532,7 @@ async def built(elements: Sequence[Element], ground: Ground) -> AsyncIterator[St
         parts = []
         for element in reversed(elements):
             below = await stack.enter_async_context(element.build(below, ground))
-            parts.append(below)
+            parts += [*getattr(below, "beside", ()), below]
         asked = SEPARATOR.join(element.name for element in elements)
         trace = below.kargs.typename
         if trace != asked:

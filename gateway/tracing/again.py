@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, TextIO
+from typing import TextIO
 
 import trio
 
 from ...layers.ops import FileServer
 from ...layers.replay import compared, replay, shrink
-from ...layers.replay.values import Difference, Seen
+from ...layers.replay.values import Difference
 from ...layers.trace import Event, TraceError, events
 from ...native.constants import MNT_FORCE
-from ...native.errors import VfsError
 from ..assembly import served_ground
+from ..comparing import both_shown
 from ..stack import Element, built
 from .text import line
-
-_SHOWN_MAX: Final = 64
-"""Octets of a value that are shown."""
 
 
 @asynccontextmanager
@@ -89,12 +86,5 @@ async def shrink_on(
 
 def _say(difference: Difference, out: TextIO) -> None:
     print(line(difference.event), file=out)
-    expected, seen = (_seen(value) for value in (difference.expected, difference.seen))
+    expected, seen = both_shown(difference.expected, difference.seen)
     print(f"  {difference.kind}: expected {expected}, got {seen}", file=out)
-
-
-def _seen(seen: Seen) -> str:
-    if seen.errno:
-        return str(VfsError(seen.errno))
-    value = seen.value[:_SHOWN_MAX] if isinstance(seen.value, bytes) else seen.value
-    return repr(value)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from ...layers.operations import Operation
 from ...layers.trace import CANCELLED, UNFINISHED, Event
 from ...native.constants import (
     FAPPEND,
@@ -67,8 +68,13 @@ def line(event: Event, *, layers: int = 1) -> str:
     stamp = time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{ns // 1000:06}"
     who = f"{cred.pid:>7}" if cred is not None and cred.pid > 0 else " " * 7
     where = f" {event.layer}:" if layers > 1 else ""
-    call = f"{event.name}({', '.join(_arguments(event))})"
-    return f"{stamp} {who}{where} {call} = {outcome(event)} <{event.duration / 1e9:.6f}>"
+    shown = call(event.operation, event.args, event.path)
+    return f"{stamp} {who}{where} {shown} = {outcome(event)} <{event.duration / 1e9:.6f}>"
+
+
+def call(operation: Operation, args: tuple[Any, ...], path: bytes) -> str:
+    """Return an operation with its arguments: the path in place of the first node and name."""
+    return f"{operation.name}({', '.join(_arguments(operation, args, path))})"
 
 
 def outcome(event: Event) -> str:
@@ -94,20 +100,19 @@ def _setback(bits: int) -> list[str]:
     return [_bits(bits, _SETBACKS)] if bits else []
 
 
-def _arguments(event: Event) -> list[str]:
-    """Return the arguments as text: the path in place of the first node and name."""
+def _arguments(operation: Operation, args: tuple[Any, ...], path: bytes) -> list[str]:
     shown = []
     path_shown = False
-    for (name, _), value in zip(event.operation.parameters, event.args, strict=True):
-        if name in ("opc", "cn", "cn_src") and event.path:
+    for (name, _), value in zip(operation.parameters, args, strict=True):
+        if name in ("opc", "cn", "cn_src") and path:
             if not path_shown:
-                shown.append(quoted(event.path))
+                shown.append(quoted(path))
                 path_shown = True
         elif isinstance(value, Cred):
             if value.uid or value.gid:
                 shown.append(f"{value.uid}:{value.gid}")
-        elif (event.name, name) in _BITS:
-            shown.append(_bits(value, _BITS[event.name, name]))
+        elif (operation.name, name) in _BITS:
+            shown.append(_bits(value, _BITS[operation.name, name]))
         elif name in ("targ", "src", "targ_dir"):
             shown.append(f"{name}=#{value}")
         else:
@@ -188,6 +193,7 @@ _SHOWN: Final[tuple[tuple[type, Callable[[Any], str]], ...]] = (
     (Flock, lambda lock: f"{{type={lock.type} start={lock.start} len={lock.len} pid={lock.pid}}}"),
     (Dirent, lambda entry: quoted(entry.name)),
     (bytes, lambda octets: quoted(octets, _SHOWN_MAX)),
+    (memoryview, lambda view: quoted(bytes(view), _SHOWN_MAX)),
     (tuple, _tuple),
     (list, lambda values: ", ".join(map(_value, values))),
     (type(None), lambda _: "0"),

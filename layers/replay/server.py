@@ -13,14 +13,13 @@ from ...native.errors import VfsError
 from ...native.records import Cookie, Cred, lookup_cn
 from ..operations import Operation
 from ..ops import FileServer
+from ..outcomes import GIVING, Names, Seen, length, value_of
 from ..trace import Event
-from ..trace.format import length
-from .values import Maybe, Names, Seen, recorded, value_of
+from .values import Maybe, recorded
 
 _SKIPPED: Final = frozenset({"unmount", "fhtonode", "nodetofh", "print"})
 """Operations that are not done again: they end it, or speak of what only one server knows."""
 _LISTING: Final = 64 * 1024
-_GIVING: Final = frozenset({"lookup", "create", "mknod", "mkdir", "symlink"})
 
 
 @dataclass
@@ -68,7 +67,7 @@ class _Player:
             return Seen(exc.errno)
         if operation.name == "open":
             self._opens[args] += 1
-        elif operation.name in _GIVING and result.cookie:
+        elif operation.name in GIVING and result.cookie:
             self._found(result.cookie, 0 if event.outcome else event.result.cookie)
         elif operation.name == "write" and not isinstance(event.args[2], bytes):
             self._vague.add(event.args[0])

@@ -18,13 +18,13 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from enum import Enum
-from hashlib import blake2b
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from ...native.records import Buffer, Cookie
 from ..operations import BY_NAME, OPERATIONS
+from ..outcomes import Data, digest
 
 VERSION: Final = 1
 _MAGIC: Final = b"PTRC"
@@ -41,12 +41,8 @@ UNFINISHED: Final = -2
 FAILED: Final = -3
 """Outcome: it ended as no operation may."""
 
-_DIGEST_SIZE: Final = 8
 _READ: Final = BY_NAME["read"].number
 _WRITE: Final = BY_NAME["write"].number
-
-Data: TypeAlias = int | bytes | tuple[int, bytes]
-"""File data in a record: its length; all of it; or length and BLAKE2b of 8 octets."""
 
 RawRecord: TypeAlias = tuple[int, int, int, int, int, int, msgspec.Raw, msgspec.Raw]
 
@@ -76,18 +72,6 @@ class DataKept(Enum):
             if number == _READ and not outcome:
                 return (number, *more, outcome, args, (len(result), digest(result)))
         return record
-
-
-def digest(data: Buffer) -> bytes:
-    """Return the digest that stands for data in a trace."""
-    return blake2b(data, digest_size=_DIGEST_SIZE).digest()
-
-
-def length(data: Data) -> int:
-    """Return how many octets there were."""
-    if isinstance(data, int):
-        return data
-    return len(data) if isinstance(data, bytes) else data[0]
 
 
 class LayerInfo(msgspec.Struct, frozen=True):

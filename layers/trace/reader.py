@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from ...native.errors import VfsError
 from ..operations import OPERATIONS, Operation
+from ..outcomes import length
 from ..paths import Paths
 from .format import (
     LAYER,
@@ -21,7 +22,6 @@ from .format import (
     decode_layer,
     decode_records,
     decode_values,
-    length,
     take_chunks,
 )
 

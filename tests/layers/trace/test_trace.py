@@ -16,6 +16,7 @@ import trio.testing
 from syspuffs.emul.tmpfs import TmpFs
 from syspuffs.layers.operations import BY_NAME, OPERATIONS
 from syspuffs.layers.ops import FileServer
+from syspuffs.layers.outcomes import digest
 from syspuffs.layers.p2k import p2k_over
 from syspuffs.layers.passing import Passing
 from syspuffs.layers.puffs import puffs_over
@@ -29,7 +30,6 @@ from syspuffs.layers.trace import (
     events,
     traced,
 )
-from syspuffs.layers.trace.format import digest
 from syspuffs.native.constants import FREAD, FWRITE, MNT_WAIT, NameiOp, Vtype
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import Cookie, Cred, Vattr, lookup_cn
