@@ -234,16 +234,18 @@ class Connection:
             breach = ""
             try:
                 start, packets = sftp.scan(chunk, start, end, self.packet_max)
-                for kind, number, body_start, body_end in packets:
-                    slot = slots.pop(number, None)
-                    if slot is None:
-                        raise RemoteProtocolError(f"an answer to request {number}, never made")
-                    if number == self._alone:
-                        self._alone = -1
-                        self.round_trip.add(self.heard - self._alone_since, self.heard)
-                    if slot.deliver(kind, chunk[body_start:body_end]):
-                        is_loaned = True
-                    self._replies += 1
+                # What the answers give rise to (the READs behind OPENs) leaves in one call.
+                with self.batch:
+                    for kind, number, body_start, body_end in packets:
+                        slot = slots.pop(number, None)
+                        if slot is None:
+                            raise RemoteProtocolError(f"an answer to request {number}, never made")
+                        if number == self._alone:
+                            self._alone = -1
+                            self.round_trip.add(self.heard - self._alone_since, self.heard)
+                        if slot.deliver(kind, chunk[body_start:body_end]):
+                            is_loaned = True
+                        self._replies += 1
                 slot = None
             except RemoteProtocolError as exc:
                 breach = f"the server broke the protocol: {exc}"

@@ -385,6 +385,8 @@ class Prefetch:
                     if ahead.is_done and now - ahead.asked > FRESH:
                         self._remove(key)
                         self._waste(ahead.cursor)
+                        # Should he come yet, he is served from where he is.
+                        ahead.cursor.front = ahead.cursor.at + 1
         finally:
             self._is_sweeping = False
 

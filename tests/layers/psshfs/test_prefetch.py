@@ -282,3 +282,16 @@ async def test_pages_that_the_host_has_are_checked_and_not_read_again(tmp_path: 
             await server.open(entry.newinfo.cookie, FREAD, CRED)
             server.close(entry.newinfo.cookie, FREAD, CRED)
         assert server.connection.statistics().requests - requests < 60 + 10
+
+
+async def test_who_pauses_is_served_again_when_he_goes_on(tmp_path: Path) -> None:
+    contents = _fill(tmp_path, 200)
+    async with mounted(tmp_path) as server:
+        entries = await list_all(server, root_of(server), plus=True)
+        await _read_all(server, entries[:50], contents)
+        with trio.fail_after(10):
+            while len(server.prefetch):
+                await trio.sleep(0.1)
+        hits = server.prefetch.hits
+        await _read_all(server, entries[50:], contents)
+        assert server.prefetch.hits - hits >= 145
