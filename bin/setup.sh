@@ -109,6 +109,9 @@ need_for_tests() {
     need gvfs-backends test -x /usr/libexec/gvfsd-sftp
     need dbus-daemon have dbus-run-session
     need systemd have systemd-analyze
+    need sshfs have sshfs
+    need proftpd-core have proftpd
+    need proftpd-mod-crypto test -e /usr/lib/proftpd/mod_sftp.so
     need libnet-sftp-foreign-perl perl -MNet::SFTP::Foreign -e 1
     need openssh-tests test -d /usr/lib/openssh/regress
     if have clang >/dev/null; then
