@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from ..gateway.assembly import mount_command
-from ..gateway.between import FAULT_GROUP, bind_rules, read_rules
+from ..gateway.between import FAULT_GROUP, TRACE_GROUP, bind_rules, read_rules
 from ..gateway.commandline import CommandParser, help_sections, run_command
 from ..gateway.mounting import Attachment, run_mount
 from ..gateway.options import HOST_GROUP, host_options, of_group, parse_words
@@ -28,6 +28,7 @@ _EXAMPLES: Final = """\
   syspuffs -o ro,allow_other mount_psshfs -t 5 example.org: /puffs
   syspuffs syspuffs mount_psshfs example.org:/pub /puffs
   syspuffs mount_puffs -t 'puffs|p2k|tmpfs' none /puffs
+  syspuffs -o trace=/tmp/t,nocache sshfs example.org: /puffs
   syspuffs -o faults=rules.toml sshfs example.org: /puffs
   umount /puffs                    (as a user: fusermount3 -u /puffs)"""
 
@@ -52,7 +53,7 @@ def _main(argv: Sequence[str]) -> int:
     args = parser.parse_args(own)
     if not wrapped_argv:
         parser.error("there is no command to run")
-    host, faults = parse_words(args.words, [HOST_GROUP, FAULT_GROUP])
+    host, faults, trace = parse_words(args.words, [HOST_GROUP, FAULT_GROUP, TRACE_GROUP])
     host_options(host)  # what is wrong with ours is said before the command runs
     rules = read_rules(faults) if faults else None
     if rules is not None:
@@ -61,7 +62,7 @@ def _main(argv: Sequence[str]) -> int:
     def attach() -> AbstractAsyncContextManager[Attachment]:
         from ..gateway.wrapping import wrapped
 
-        return wrapped(wrapped_argv, of_group(args.words, HOST_GROUP), rules)
+        return wrapped(wrapped_argv, of_group(args.words, HOST_GROUP), rules, trace)
 
     command = mount_command(PROGRAM, attach, host, foreground=args.foreground, verbose=args.verbose)
     return run_mount(command)
@@ -85,7 +86,9 @@ def _parser() -> CommandParser:
         PROGRAM,
         _DESCRIPTION,
         _USAGE,
-        lambda: help_sections([HOST_GROUP, FAULT_GROUP], _EXAMPLES, _ENVIRONMENT, wrapper=True),
+        lambda: help_sections(
+            [HOST_GROUP, TRACE_GROUP, FAULT_GROUP], _EXAMPLES, _ENVIRONMENT, wrapper=True
+        ),
     )
     parser.add_mount_arguments()
     return parser

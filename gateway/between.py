@@ -89,9 +89,15 @@ TRACE_GROUP: Final = WordGroup(
 @asynccontextmanager
 async def trace(below: Any, ground: Ground) -> AsyncIterator[FileServer]:
     """Build the element that writes everything down."""
+    async with recorded(below, ground.settings[TRACE_GROUP.title]) as server:
+        yield server
+
+
+@asynccontextmanager
+async def recorded(below: FileServer, settings: Settings) -> AsyncIterator[FileServer]:
+    """Have everything written down as the settings of TRACE_GROUP say. Errors: CommandError."""
     from ..layers.trace import DataKept, traced
 
-    settings = ground.settings[TRACE_GROUP.title]
     file = settings.get("file")
     if file is None:
         raise CommandError(Status.USAGE, "trace needs to be told where to write: -o trace=FILE")

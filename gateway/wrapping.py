@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -24,12 +25,12 @@ from ..layers.p2k import p2k_over
 from ..layers.puffs import puffs_over_socket
 from ..layers.puffs.comfd import COMFD_ENV, MountRequest, answer, receive_request
 from ..native.errors import RemoteProtocolError, TransportBroken
-from .between import bind_rules
+from .between import bind_rules, recorded
 from .capture import Capture, MountCall, captured
 from .failures import errno_of, explain
 from .fuseprogram import FuseProgram
 from .mounting import Attachment
-from .options import HOST_GROUP, HostOptions, host_options, parse_words
+from .options import HOST_GROUP, HostOptions, Settings, host_options, parse_words
 from .status import CommandError, Status
 
 if TYPE_CHECKING:
@@ -47,18 +48,26 @@ _OURS: Final = ("mount_psshfs", "mount_puffs", "syspuffs")
 
 @asynccontextmanager
 async def wrapped(
-    argv: Sequence[str], words: Sequence[str], rules: Rules | None = None
+    argv: Sequence[str],
+    words: Sequence[str],
+    rules: Rules | None = None,
+    trace: Settings | None = None,
 ) -> AsyncIterator[Attachment]:
     """Run `argv` and yield what it serves, over one more `p2k|puffs`.
 
     It either asks for a mount over PUFFS_COMFD, or is a FUSE program and calls fusermount. `words`
     are values of `-o`; they come after those that the command was given, so they win. By `rules`
     things go wrong between us and the command: its frames, or the messages of a FUSE program.
+    `trace`, settings of TRACE_GROUP, has everything written down that the host asks.
     On exit the command has ended, by a signal if need be. Errors: CommandError, without a message
     when the command failed by itself and has told the user why.
     """
     async with AsyncExitStack() as stack, _running(argv, words, rules, stack) as attachment:
-        yield attachment
+        if not trace:
+            yield attachment
+            return
+        async with recorded(attachment.server, trace) as server:
+            yield replace(attachment, server=server)
 
 
 @asynccontextmanager

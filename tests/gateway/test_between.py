@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from syspuffs.layers.trace import events
+
 from ..support.mounts import (
     Ground,
     MountCommand,
@@ -160,3 +162,15 @@ def test_rules_that_make_no_sense(tmp_path: Path, text: str | None, complaint: s
     got = run([*argv, "none", str(tmp_path)])
     assert (got.status, got.stderr.count("\n")) == (2, 1)
     assert complaint in got.stderr
+
+
+def test_a_trace_of_a_command(tmp_path: Path) -> None:
+    """`syspuffs -o trace=FILE`: what the host asks, at the top of everything."""
+    words = ["-t", "puffs|p2k|tmpfs", "none", "POINT"]
+    stack = "puffs|trace|p2k|puffs|p2k|tmpfs"
+    command = under_syspuffs(stack, *python_command("mount_puffs"), *words)
+    with mounted(command, ground(tmp_path, f"trace={tmp_path / 't'}")) as mount:
+        (mount.point / "d").mkdir()
+    found = list(events(tmp_path / "t"))
+    assert [event.path for event in found if event.name == "mkdir"] == [b"/d"]
+    assert {event.info.typename for event in found} == {stack.removeprefix("puffs|")}
