@@ -380,6 +380,17 @@ class AttrCache(FileServer):
             )
             file.adopt(handle, FREAD)
 
+    def list_came(self, directory: Node, listing: Listing) -> int:
+        """Note that the listing of a directory is complete as of now; return when it expires."""
+        heard = self.clock()
+        self.table.listings.grow(directory, len(listing.entries) - listing.counted, heard)
+        listing.counted = len(listing.entries)
+        listing.heard = heard
+        listing.attr_expiry = heard + self.timeouts.attr
+        listing.expiry = heard + self.timeouts.directory
+        directory.missing = None
+        return listing.expiry
+
     # Own changes, and none that we know of.
 
     def touched(self, directory: Node) -> None:

@@ -72,7 +72,7 @@ class FileOperations(AttrCache):
         if file.is_kept:
             file.keep_for(mode)
             file.count(mode, 1)
-            return OpenFlag.IO_KEEP, Setback.INACT_N1
+            return OpenFlag.IO_KEEP, 0
         if file.reader is None and not mode & FWRITE and self.prefetch.is_on:
             return await self._open_ahead(node, file, mode)
         missing = 0
@@ -97,7 +97,7 @@ class FileOperations(AttrCache):
             missing = 0 if file.reader is not None else FREAD
             return await self._open_counted(node, file, mode, missing)
         file.count(mode, 1)
-        return OpenFlag.IO_KEEP if keep else 0, Setback.INACT_N1
+        return OpenFlag.IO_KEEP if keep else 0, 0
 
     def _take_ahead(self, node: Node, file: OpenFile, ahead: Ahead) -> bool | None:
         """Take in a file that was read ahead; return whether the host's pages of it are right,
@@ -124,7 +124,7 @@ class FileOperations(AttrCache):
             file.count(mode, -1)
             self._release(node, file)
             raise
-        return OpenFlag.IO_KEEP if keep else 0, Setback.INACT_N1
+        return OpenFlag.IO_KEEP if keep else 0, 0
 
     async def _open(self, node: Node, file: OpenFile, missing: int) -> bool:
         """Get handles; return whether the host's pages of the node are right."""

@@ -117,7 +117,6 @@ class LookOperations(AttrCache):
             except BaseException:
                 listing.abort()
                 raise
-            heard = self.clock()
             own = listing.merge(names, lambda name: self.fileid_of(directory, name))
             if listing.dropped and not self._has_warned:
                 self._has_warned = True
@@ -125,12 +124,8 @@ class LookOperations(AttrCache):
                     "the server lists names that no file can have, %d in one directory: dropped",
                     listing.dropped,
                 )
-            self.table.listings.grow(directory, len(listing.entries) - listing.counted, heard)
-            listing.counted = len(listing.entries)
-            listing.heard = heard
-            listing.attr_expiry = heard + self.timeouts.attr
-            listing.expiry = expiry = heard + self.timeouts.directory
-            directory.missing = None
+            expiry = self.list_came(directory, listing)
+            heard = listing.heard
             children = directory.children
             if children:
                 entries = listing.entries

@@ -13,6 +13,7 @@ from ...native.errors import VfsError
 from ...native.records import Componentname, Cookie, Newinfo, Vattr
 from .attrcache import AttrCache
 from .attributes import initial_attrs
+from .directory import Listing
 from .errmap import StatusError
 from .node import TARGET_MAX, Node
 from .slot import ATTRS, HANDLE, STATUS
@@ -79,7 +80,14 @@ class NameOperations(AttrCache):
         attrs = await self._give_mode(va, attrs, path)
         if directory.nlink > 1:
             directory.nlink += 1
-        return self.newinfo(self._born(directory, cn.name, attrs), self.clock())
+        node = self._born(directory, cn.name, attrs)
+        if self.timeouts.directory:
+            # What was made a moment ago is empty: who fills it need not ask for each name first.
+            listing = node.listing = node.listing or Listing()
+            listing.begin(self.table.changes)
+            listing.merge([], lambda name: self.fileid_of(node, name))
+            self.list_came(node, listing)
+        return self.newinfo(node, self.clock())
 
     async def symlink(self, opc: Cookie, cn: Componentname, va: Vattr, target: bytes) -> Newinfo:
         """Make a symbolic link: one round trip."""

@@ -358,7 +358,8 @@ async def test_readdir_of_what_is_no_directory(tmp_path: Path) -> None:
     async with mounted(tmp_path) as server:
         f = await make(server, b"f")
         assert await errno_of(server.readdir(f.cookie, 0, 100, 0, CRED)) == errno.ENOTDIR
-        d = await mkdir(server, b"d")
+        (tmp_path / "d").mkdir()
+        d = await look(server, b"d")
         (tmp_path / "d").rmdir()
         assert await errno_of(server.readdir(d.cookie, 0, 100, 0, CRED)) == errno.ENOENT
 

@@ -76,6 +76,25 @@ async def test_create_write_close_takes_two(tmp_path: Path) -> None:
             assert (await look(server, b"f")).cookie == info.cookie
 
 
+async def test_a_new_directory_is_filled_in_two_trips_a_file(tmp_path: Path) -> None:
+    async with counted(tmp_path) as (server, relay):
+        d = await mkdir(server, b"d")
+        for number in range(5):
+            with Trips(relay, 2):
+                assert not (await look(server, b"d/f%d" % number)).cookie
+                await make(server, b"f%d" % number, b"x" * 1000, directory=d.cookie)
+        with Trips(relay, 0):
+            assert len(await list_all(server, d.cookie)) == 7
+        # In one whose names are not known they are listed after some questions.
+        (tmp_path / "old").mkdir()
+        old = await look(server, b"old")
+        before = relay.trips
+        for number in range(20):
+            assert not (await look(server, b"old/f%d" % number)).cookie
+            await make(server, b"f%d" % number, b"x" * 1000, directory=old.cookie)
+        assert relay.trips - before <= 50  # 60 without
+
+
 async def test_one_trip_each(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"12345")
     (tmp_path / "l").symlink_to("f")

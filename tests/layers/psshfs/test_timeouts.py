@@ -168,7 +168,7 @@ async def test_an_open_believes_attributes_of_an_age(tmp_path: Path) -> None:
         with Trips(relay, 2):
             await read_file(server, info.cookie)
         with Trips(relay, 0):
-            assert await server.open(info.cookie, FREAD, CRED) == (OpenFlag.IO_KEEP, 1)
+            assert await server.open(info.cookie, FREAD, CRED) == (OpenFlag.IO_KEEP, 0)
         (tmp_path / "f").write_bytes(b"22")
         with Trips(relay, 0):
             await server.open(info.cookie, FREAD, CRED)
