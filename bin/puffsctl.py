@@ -13,6 +13,7 @@ from ..gateway.commandline import CommandParser, run_command
 from ..gateway.control.client import ASK_SECONDS, Connection, Found, mount_at, mounts
 from ..gateway.control.protocol import HERE, NO_PLACE, ControlError
 from ..gateway.status import CommandError, Status
+from . import doctor
 
 PROGRAM: Final = "puffsctl"
 
@@ -101,6 +102,9 @@ def parser() -> CommandParser:
     command("metrics", "print all figures as Prometheus reads them", _metrics)
     forget = command("forget", "drop what is remembered of a path", _forget, at=False)
     forget.add_argument("path", help="in a mount; what lies below it is forgotten as well")
+    examined = command("doctor", doctor.TEXT, doctor.run, at=False)
+    doctor.add(examined)
+    _json(examined)
     _add_layer(commands)
     _add_trace(commands)
     _add_fault(commands)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, fields
 from errno import EACCES, ECONNRESET, ENOENT, ENOTCONN, ENOTDIR, EPERM, EPIPE, EPROTO, ETIMEDOUT
@@ -65,10 +65,15 @@ def remote(psshfs: Settings, ssh: Settings, *, readonly: bool) -> Remote:
 
 @asynccontextmanager
 async def remote_tree(
-    special: str, remote: Remote, rules: Rules | None = None
+    special: str,
+    remote: Remote,
+    rules: Rules | None = None,
+    *,
+    opened: Callable[[str], None] = lambda description: None,
 ) -> AsyncIterator[FileServer]:
     """Connect to `special` (`[user@]host:[path]`) and serve the tree that it names.
 
+    `opened` is told, in one line, what carries the stream once there is one.
     What goes wrong on the stream by `rules` (place "sftp") goes wrong from the first packet on.
 
     Errors: TargetError, ConnectError, and CommandError for a path that cannot be served.
@@ -82,6 +87,7 @@ async def remote_tree(
     if remote.subdir:
         path = (path.rstrip(b"/") + b"/" if path.strip(b"/") else path) + remote.subdir
     async with open_stream(target, remote.ssh) as stream, _wire(stream.socket, rules) as wire:
+        opened(stream.description)
         is_served = False
         try:
             async with mount_psshfs(
