@@ -6,12 +6,12 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from errno import EACCES, ECONNRESET, ENOENT, ENOTCONN, ENOTDIR, EPERM, EPIPE, EPROTO, ETIMEDOUT
 from typing import TYPE_CHECKING, Final
 
 from ..layers.psshfs.options import Idmap, PsshfsOptions
-from ..layers.psshfs.stream import SshOptions, open_stream
+from ..layers.psshfs.stream import SshOptions, Stream, open_stream
 from ..layers.psshfs.target import Target, parse_target
 from ..native.errors import VfsError
 from .failures import leaves
@@ -95,6 +95,7 @@ async def remote_tree(
                 path,
                 remote.psshfs,
                 mntfromname=special.encode("utf-8", "surrogateescape"),
+                channel_opener=_channel_opener(target, remote.ssh, stream),
             ) as server:
                 is_served = True
                 yield server
@@ -105,6 +106,24 @@ async def remote_tree(
             if failure.errno in _CONNECTION_ENDED:
                 raise await stream.explain_end() from failure
             raise _refused(failure, target) from failure
+
+
+def _channel_opener(
+    target: Target, ssh: SshOptions, stream: Stream
+) -> Callable[[], AbstractAsyncContextManager[socket.socket]] | None:
+    """Return what opens further channels to the server, None where they would be of no use."""
+    if ssh.sftp_server is not None or ssh.descriptors:
+        return None
+    if stream.open_channel is not None:
+        return stream.open_channel
+    quiet = replace(ssh, options=("BatchMode=yes", *ssh.options))
+
+    @asynccontextmanager
+    async def login() -> AsyncIterator[socket.socket]:
+        async with open_stream(target, quiet) as further:
+            yield further.socket
+
+    return login
 
 
 def _wire(sock: socket.socket, rules: Rules | None) -> AbstractAsyncContextManager[socket.socket]:

@@ -177,7 +177,6 @@ SSHFS_WORDS: Final[dict[str, WordSpec]] = {
             _needless("no_check_root", "the directory is looked at along with the first questions"),
             _needless("dcache_clean_interval", _DIRECTORY, "N"),
             _needless("dcache_min_clean_interval", _DIRECTORY, "N"),
-            _needless("max_conns", "one connection carries all requests, overlapped", "N"),
         )
     ),
 }

@@ -46,6 +46,13 @@ def _transfer(text: str) -> int:
     return size
 
 
+def _channels(text: str) -> int:
+    count = number(text)
+    if not 1 <= count <= _CHANNELS_MAX:
+        raise ValueError(f"must be from 1 to {_CHANNELS_MAX}")
+    return count
+
+
 def _some_seconds(value: str) -> float:
     time = seconds(value)
     if time <= 0:
@@ -53,6 +60,7 @@ def _some_seconds(value: str) -> float:
     return time
 
 
+_CHANNELS_MAX: Final = 16
 _TRANSFER_MAX: Final = 1024 * 1024
 
 OWN_WORDS: Final[dict[str, WordSpec]] = {
@@ -120,7 +128,7 @@ OWN_WORDS: Final[dict[str, WordSpec]] = {
         takes("remote_gid", number), "this group there is the mounting group here", "N"
     ),
     "read_ahead": WordSpec(
-        takes("read_ahead", octets), "read ahead in one file at most, octets (8M; 0: none)", "SIZE"
+        takes("read_ahead", octets), "read ahead in one file at most, octets (16M; 0: none)", "SIZE"
     ),
     "prefetch": WordSpec(
         takes("prefetch", octets),
@@ -128,7 +136,12 @@ OWN_WORDS: Final[dict[str, WordSpec]] = {
         "SIZE",
     ),
     "write_behind": WordSpec(
-        takes("write_behind", octets), "written and not yet confirmed, octets (8M; 0: none)", "SIZE"
+        takes("write_behind", octets),
+        "written and not yet confirmed at most (16M; 0: none)",
+        "SIZE",
+    ),
+    "max_conns": WordSpec(
+        takes("max_conns", _channels), "channels for one file, where one is too few (4)", "N"
     ),
     "max_read": WordSpec(takes("max_read", _transfer), "longest READ, octets (1M)", "SIZE"),
     "max_write": WordSpec(takes("max_write", _transfer), "longest WRITE, octets (1M)", "SIZE"),

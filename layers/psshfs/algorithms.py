@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
+from .ciphers import choose_ciphers
 from .hostkeys import HostKeyCheck
 from .sshconfig import HostConfig
 
-_CIPHERS = (
-    "aes128-gcm@openssh.com",
-    "aes256-gcm@openssh.com",
-    "chacha20-poly1305@openssh.com",
-    "aes128-ctr",
-    "aes192-ctr",
-    "aes256-ctr",
-)
 _HOST_KEYS = (
     "ssh-ed25519",
     "ecdsa-sha2-nistp256",
@@ -35,16 +26,13 @@ def choose_algorithms(config: HostConfig, check: HostKeyCheck, *, compression: b
     who share their configuration with ssh. What the user does not choose is the fastest first,
     and of host keys those that are known.
     """
-    ciphers = _CIPHERS
-    if not _has_aes():
-        ciphers = (ciphers[2], *ciphers[:2], *ciphers[3:])
     known = check.order_algorithms()
     keys = [*known, *(alg for alg in _HOST_KEYS if alg not in known)]
     if check.ca_keys:
         # Only where an authority is known: a host that shows a certificate shows no plain key.
         keys = [f"{alg.removesuffix('@openssh.com')}-cert-v01@openssh.com" for alg in keys] + keys
     chosen = {
-        "Ciphers": ",".join(ciphers),
+        "Ciphers": choose_ciphers(),
         "HostKeyAlgorithms": ",".join(keys),
         "Compression": "yes" if compression else "no",
     }
@@ -55,12 +43,3 @@ def choose_algorithms(config: HostConfig, check: HostKeyCheck, *, compression: b
         if (value := config.text(keyword)) and not (compression and keyword == "Compression"):
             chosen[keyword] = value
     return "".join(f"{keyword} {value}\n" for keyword, value in chosen.items())
-
-
-def _has_aes() -> bool:
-    """Tell whether the processor has AES instructions (x86: aes, ARM: aes)."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            return re.search(r"^(flags|Features)\s*:.*\baes\b", file.read(), re.M) is not None
-    except OSError:
-        return False

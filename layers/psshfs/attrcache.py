@@ -23,6 +23,7 @@ from ...native.errors import VfsError
 from ...native.records import Cookie, Newinfo, Vattr
 from ..ops import FileServer, Upcalls
 from .attributes import Translator, vtype_of, with_vtype
+from .channels import Channels, Opener
 from .connection import Connection
 from .directory import DEPTH_MAX, Entry, Listing, Listings
 from .errmap import StatusError
@@ -56,10 +57,14 @@ class AttrCache(FileServer):
         options: PsshfsOptions,
         nursery: trio.Nursery,
         *,
+        opener: Opener | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
         wall: Callable[[], int] = time.time_ns,
     ) -> None:
         self.connection = connection
+        self.channels = Channels(
+            connection, nursery, opener, options.max_conns, options.request_timeout
+        )
         self.session = session
         self.options = options
         self.clock = clock
@@ -81,7 +86,7 @@ class AttrCache(FileServer):
         )
         self.table.root.expiry = clock() + self.timeouts.attr
         self.readahead = ReadAhead(
-            connection,
+            self.channels,
             session.max_read,
             options.read_ahead,
             options.read_ahead_total,
@@ -363,7 +368,7 @@ class AttrCache(FileServer):
         file = node.file
         if file is None:
             file = node.file = OpenFile(
-                self.connection, self.readahead, self.options.write_behind, self._write_pace
+                self.channels, self.readahead, self.options.write_behind, self._write_pace
             )
         return file
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 import trio
 
 from .carrier import SshOptions, Stream, make_pair
+from .ciphers import choose_ciphers
 from .command import StderrReader, build_server_argv, build_ssh_argv, split_command
 from .failure import Cause, ConnectError
 from .sshconfig import ConfigError, HostConfig
@@ -46,6 +47,8 @@ async def run_ssh(target: Target, options: SshOptions) -> tuple[Stream, ProgramW
         options=options.options,
         compression=options.compression,
         subsystem=options.subsystem,
+        # What its configuration says nobody knows here when ssh itself has to say what is wrong.
+        ciphers=choose_ciphers() if words[0].rpartition("/")[2] == "ssh" and config else "",
         is_set=config.is_set if config is not None else lambda keyword: False,
     )
     return await _run(target, words[0], argv, own_session=False)

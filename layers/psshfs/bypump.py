@@ -7,7 +7,9 @@ import logging
 import socket as _socket
 import subprocess
 import sys
-from contextlib import suppress
+from array import array
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
@@ -49,7 +51,9 @@ async def run_pump(target: Target, options: SshOptions) -> tuple[Stream, PumpWat
         their_status.close()
     status.setblocking(False)
     stream = Stream(ours, process, "asyncssh", target.host)
-    return stream, PumpWatch(stream, trio.socket.from_stdlib_socket(status), target, options)
+    watch = PumpWatch(stream, trio.socket.from_stdlib_socket(status), target, options)
+    stream.open_channel = watch.open_channel
+    return stream, watch
 
 
 class PumpWatch:
@@ -85,6 +89,23 @@ class PumpWatch:
                 self._stream.description = str(event.get("text"))
                 return
         raise await self._conclude()
+
+    @asynccontextmanager
+    async def open_channel(self) -> AsyncIterator[_socket.socket]:
+        """Have the pump open a further SFTP channel on its connection; give the stream's socket.
+
+        It is entered at once: a server that grants no more channels ends the stream.
+        Errors: `ConnectError` DIED when the pump has ended.
+        """
+        ours, theirs = make_pair()
+        with ours:
+            with theirs:
+                rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", [theirs.fileno()]))
+                try:
+                    await self._status.socket.sendmsg([b"\n"], [rights])
+                except OSError as exc:
+                    raise ConnectError(Cause.DIED, f"no further channel: {exc.strerror}") from exc
+            yield ours
 
     def close(self) -> None:
         """Close the status channel; harmless when called twice."""

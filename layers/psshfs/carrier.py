@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import socket as _socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -74,6 +74,8 @@ class Stream:
         self.program = program
         self.host = host
         self.description = program
+        self.open_channel: Callable[[], AbstractAsyncContextManager[_socket.socket]] | None = None
+        """Opens a further stream on the same login, where the program can do that."""
         self._dead = trio.Event()
 
     @property

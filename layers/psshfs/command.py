@@ -46,12 +46,14 @@ def build_ssh_argv(
     options: Sequence[str] = (),
     compression: bool = False,
     subsystem: str = "sftp",
+    ciphers: str = "",
     is_set: Callable[[str], bool] = lambda keyword: False,
 ) -> list[str]:
     """Give the command line that makes `ssh` (already split) carry the sftp subsystem.
 
     ssh takes the first value it sees of each keyword, so the user's options stand before ours.
     But all options stand before the user's files: `is_set` tells what these set already.
+    `ciphers` are asked for where the user has no wishes.
     """
     argv = [*_DEAF, *ssh]
     if target.user is not None:
@@ -69,6 +71,7 @@ def build_ssh_argv(
         "-oRemoteCommand=none",
         "-oPermitLocalCommand=no",
         *(f"-o{word}={value}" for word, value in _DEFAULTS if not is_set(word)),
+        *([f"-oCiphers={ciphers}"] if ciphers and not is_set("Ciphers") else []),
         "-a",
         "-x",
     ]

@@ -105,6 +105,8 @@ class Connection:
         """Longest packet that the server may send, octets."""
         self.broken = trio.Event()
         """Set when the connection has ended, by whatever cause."""
+        self.loss_level = logging.WARNING
+        """How loudly its loss is told."""
         self.cause = ""
         """Why the connection ended, for people."""
 
@@ -114,6 +116,11 @@ class Connection:
     def is_broken(self) -> bool:
         """Tell whether the connection has ended."""
         return bool(self.cause)
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests have not been answered."""
+        return len(self._slots)
 
     @property
     def is_congested(self) -> bool:
@@ -299,7 +306,7 @@ class Connection:
             return
         self.cause = cause
         if not is_ours:
-            _log.warning("SFTP connection lost: %s", cause)
+            _log.log(self.loss_level, "SFTP connection lost: %s", cause)
         if culprit is not None:
             culprit.fail(number)
             number = errno.ENOTCONN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from ...native import sftp
@@ -33,6 +34,10 @@ _MODE_TO_PFLAGS: Final = {
     FWRITE: sftp.FXF_WRITE,
     FREAD | FWRITE: sftp.FXF_READ | sftp.FXF_WRITE,
 }
+
+
+SPREAD_MIN: Final = 4 * 1024 * 1024
+"""Octets left to read, or written, from which on a file may go over several channels."""
 
 
 class AfterWriteSlot(Slot[sftp.Attrs]):
@@ -254,7 +259,24 @@ class FileOperations(AttrCache):
         data = await self.readahead.read(
             file.streams, handle, offset, resid, node.va.size or 0, is_size_sure=is_sure
         )
+        if (node.va.size or 0) - offset > SPREAD_MIN and file.streams:
+            if self.channels.is_wanted(handle, self.readahead.pace):
+                self._spread(node, file, handle)
         return data
+
+    def _spread(self, node: Node, file: OpenFile, handle: bytes) -> None:
+        """Have the data of a file go over several channels."""
+        if handle not in (file.reader, file.writer):
+            return  # closed meanwhile
+        pflags = sftp.FXF_READ if handle == file.reader else 0
+        pflags |= sftp.FXF_WRITE if handle == file.writer else 0
+        self.channels.spread(handle, pflags, partial(self._path_now, node), file.writes.still)
+
+    def _path_now(self, node: Node) -> bytes | None:
+        """Return the path of a node, None when it has none or one that is being changed."""
+        if node.is_gone or self.gate.is_closed(node):
+            return None
+        return self.table.path(node)
 
     async def write(self, opc: Cookie, offset: int, data: Buffer, ioflag: int, cred: Cred) -> None:
         """Send and return; acknowledgements are awaited by fsync. See `writebehind.py`."""
@@ -299,6 +321,8 @@ class FileOperations(AttrCache):
         finally:
             # Answers that came while we waited do not know of all of it.
             self.table.changed(node)
+        if offset > SPREAD_MIN and self.channels.is_wanted(handle, file.writes.pace):
+            self._spread(node, file, handle)
 
     async def _end(self, node: Node, file: OpenFile, handle: bytes) -> int:
         """Return where the file ends now, by asking the server: others may have written."""
@@ -324,6 +348,8 @@ class FileOperations(AttrCache):
                 await self._sync_by_path(node)
             return
         if file is not None:
+            if file.handle is not None and self.channels.is_spread(file.handle):
+                await file.writes.drain()  # what asks behind one session's writes sees no other's
             if flags & FSYNC_CLOSE and node.is_modified and file.handle is not None:
                 slot = AfterWriteSlot(self, node, self.table.changes)
                 with suppress(VfsError):

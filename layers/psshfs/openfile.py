@@ -7,7 +7,7 @@ import logging
 import trio
 
 from ...native.constants import FREAD, FWRITE
-from .connection import Connection
+from .channels import Channels
 from .pace import Pace
 from .readahead import ReadAhead, Stream
 from .writebehind import WriteBehind
@@ -37,9 +37,7 @@ class OpenFile:
         "writes",
     )
 
-    def __init__(
-        self, connection: Connection, readahead: ReadAhead, window: int, pace: Pace
-    ) -> None:
+    def __init__(self, channels: Channels, readahead: ReadAhead, window: int, pace: Pace) -> None:
         self._readahead = readahead
         self.reader: bytes | None = None
         self.writer: bytes | None = None
@@ -48,7 +46,7 @@ class OpenFile:
         self.is_kept = False
         self.is_unsynced = False
         """Written since the last fsync."""
-        self.writes = WriteBehind(connection, window, pace)
+        self.writes = WriteBehind(channels, window, pace)
         self.streams: list[Stream] = []
         self.whole: bytes | None = None
         """All that is in the file, where it was read before it was opened."""

@@ -89,14 +89,16 @@ class PsshfsOptions:
     """Longest single READ, octets; the server's own limit counts as well."""
     max_write: int = 1 * MIB
     """Longest single WRITE, octets; the server's own limit counts as well."""
-    read_ahead: int = 8 * MIB
+    max_conns: int = 4
+    """SFTP sessions that the data of one file may go over, where one shows to be too few."""
+    read_ahead: int = 16 * MIB
     """Octets read ahead for one sequential reader at most; 0 for none."""
     read_ahead_total: int = 64 * MIB
     """Octets read ahead, all files together."""
     prefetch: int = 16 * MIB
     """Octets of small files read before they are opened, all together; 0 for none, and no
     directories listed before they are read."""
-    write_behind: int = 8 * MIB
+    write_behind: int = 16 * MIB
     """Octets of one file sent and not yet acknowledged; 0 waits for each write."""
     symlinks: Symlinks = Symlinks.REWRITE
     transform_symlinks: bool = False

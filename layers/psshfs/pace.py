@@ -48,11 +48,13 @@ class RoundTrip:
 class Pace:
     """The window of one direction, for all files together. Times are seconds of one clock."""
 
-    __slots__ = ("_rate", "_round_trip", "delivered", "window")
+    __slots__ = ("_rate", "_round_trip", "delivered", "in_flight", "window")
 
     def __init__(self, round_trip: RoundTrip) -> None:
         self._round_trip = round_trip
         self._rate = 0.0
+        self.in_flight = 0.0
+        """Octets that the link is seen to hold: bandwidth times delay."""
         self.delivered = 0
         """Octets that were asked for or sent and have been answered."""
         self.window = INITIAL
@@ -66,6 +68,5 @@ class Pace:
             return
         rate = (self.delivered - before) / elapsed
         self._rate = max(rate, self._rate * DECAY)
-        self.window = int(
-            2 * self._rate * self._round_trip.seconds + min(FLOOR, self._rate * FLOOR_TIME)
-        )
+        self.in_flight = self._rate * self._round_trip.seconds
+        self.window = int(2 * self.in_flight + min(FLOOR, self._rate * FLOOR_TIME))

@@ -24,6 +24,8 @@ _PACKET = 1 << 18
 """Largest channel data we take, octets; OpenSSH packs as much as it has into one packet."""
 _MSG_IGNORE = 2
 _CHANNEL_TIME = 60
+_CHANNELS_MAX = 8
+"""Further channels that may be asked for by one message."""
 _GOODBYE_TIME = 1.0
 
 
@@ -69,6 +71,7 @@ class Pump:
         self._data = data
         self._status = status
         self._ended = asyncio.Event()
+        self._channels: set[asyncio.Task[None]] = set()
 
     def tell(self, event: str, **fields: object) -> None:
         """Send an event; nobody listening any more is noticed elsewhere."""
@@ -97,6 +100,8 @@ class Pump:
             connection = await login.connect(stack)
             session = await self._open_channel(connection, login, relay, orders.subsystem)
             self._detach()
+            loop.remove_reader(self._status.fileno())
+            loop.add_reader(self._status.fileno(), self._hear, connection, login, orders.subsystem)
             self.tell("ready", text=login.describe())
             guard = asyncio.ensure_future(_guard(connection, relay, *login.keepalive()))
             await self._wait_end(session)
@@ -117,21 +122,8 @@ class Pump:
         server: str,
     ) -> _Session:
         session = _Session(relay)
-        command, subsystem = (server, None) if "/" in server else (None, server)
         try:
-            await asyncio.wait_for(
-                connection.create_session(
-                    lambda: session,
-                    encoding=None,
-                    window=_WINDOW,
-                    max_pktsize=_PACKET,
-                    request_pty=False,
-                    command=command,
-                    subsystem=subsystem,
-                    **login.environment(),
-                ),
-                _CHANNEL_TIME,
-            )
+            await _start_sftp(connection, login, session, server)
         except TimeoutError:
             raise ConnectError(
                 Cause.UNREACHABLE,
@@ -140,20 +132,45 @@ class Pump:
         except asyncssh.ChannelOpenError as exc:
             raise ConnectError(
                 Cause.NO_SUBSYSTEM,
-                f"{login.name}: the server offers no {server}{' subsystem' if subsystem else ''} "
-                f"({exc.reason}); "
+                f"{login.name}: the server offers no {server}"
+                f"{'' if '/' in server else ' subsystem'} ({exc.reason}); "
                 "ask its administrator for it",
             ) from exc
         _quicken(connection, relay)
         relay.start()
         return session
 
+    def _hear(self, connection: asyncssh.SSHClientConnection, login: Login, server: str) -> None:
+        """Take what comes after the orders: one descriptor for each further channel, or the end."""
+        data, fds, _, _ = _socket.recv_fds(self._status, 64, _CHANNELS_MAX)
+        if not data:
+            _leave()
+        for fd in fds:
+            task = asyncio.ensure_future(self._run_channel(fd, connection, login, server))
+            self._channels.add(task)
+            task.add_done_callback(self._channels.discard)
+
+    async def _run_channel(
+        self, fd: int, connection: asyncssh.SSHClientConnection, login: Login, server: str
+    ) -> None:
+        """Move one further channel until either side ends; one that is refused ends at once."""
+        with _socket.socket(fileno=fd) as data:
+            data.setblocking(False)
+            ended = asyncio.Event()
+            relay = Relay(asyncio.get_running_loop(), data, ended.set)
+            session = _Session(relay)
+            try:
+                channel = await _start_sftp(connection, login, session, server)
+            except (TimeoutError, asyncssh.Error, OSError) as exc:
+                self.tell("note", text=f"no further channel: {exc or 'no answer'}")
+                return
+            relay.start()
+            await _first(ended, session.closed)
+            relay.stop()
+            channel.close()
+
     async def _wait_end(self, session: _Session) -> None:
-        near = asyncio.ensure_future(self._ended.wait())
-        far = asyncio.ensure_future(session.closed.wait())
-        await asyncio.wait((near, far), return_when=asyncio.FIRST_COMPLETED)
-        near.cancel()
-        far.cancel()
+        await _first(self._ended, session.closed)
 
     def _explain(self, session: _Session, login: Login, relay: Relay) -> ConnectError:
         words = session.ending
@@ -181,6 +198,38 @@ class Pump:
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         os.close(null)
+
+
+async def _start_sftp(
+    connection: asyncssh.SSHClientConnection, login: Login, session: _Session, server: str
+) -> asyncssh.SSHClientChannel[bytes]:
+    """Open a channel with the subsystem `server`, or the program, if it has a slash.
+
+    Errors: TimeoutError and asyncssh's.
+    """
+    command, subsystem = (server, None) if "/" in server else (None, server)
+    channel, _ = await asyncio.wait_for(
+        connection.create_session(
+            lambda: session,
+            command=command,
+            subsystem=subsystem,
+            encoding=None,
+            window=_WINDOW,
+            max_pktsize=_PACKET,
+            request_pty=False,
+            **login.environment(),
+        ),
+        _CHANNEL_TIME,
+    )
+    return channel
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait for one of several events."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waiting:
+        wait.cancel()
 
 
 def _quicken(connection: asyncssh.SSHClientConnection, relay: Relay) -> None:

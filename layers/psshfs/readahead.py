@@ -20,6 +20,7 @@ import trio
 
 from ...native import sftp
 from ...native.errors import VfsError
+from .channels import Channels
 from .connection import Connection
 from .pace import Pace
 from .slot import DATA, Slot
@@ -92,7 +93,7 @@ class ReadAhead:
 
     def __init__(
         self,
-        connection: Connection,
+        channels: Channels,
         block: int,
         window_max: int,
         total_max: int,
@@ -102,8 +103,10 @@ class ReadAhead:
     ) -> None:
         self.age_max = age_max
         self._clock = clock
-        self._connection = connection
-        self._pace = Pace(connection.round_trip)
+        self._channels = channels
+        self._connection = connection = channels.connection
+        self.pace = Pace(connection.round_trip)
+        """What the link is seen to carry towards us."""
         self._block = block
         self._window_max = window_max
         self._total_max = total_max
@@ -186,7 +189,7 @@ class ReadAhead:
         self, slot: Slot[Data | None], handle: bytes, offset: int, end: int
     ) -> Slot[Data | None]:
         slot.asked = end - offset
-        self._connection.submit_slot(slot, sftp.read, handle, offset, end - offset)
+        slot.connection.submit_slot(slot, sftp.read, handle, offset, end - offset)
         return slot
 
     # With read-ahead.
@@ -260,7 +263,12 @@ class ReadAhead:
             at = offset
         for block in wanted:
             try:
-                data = await block.slot
+                await block.slot.wait()
+                if block.slot.is_failed and block.slot.connection is not self._connection:
+                    # A further session has ended: the main one knows what there is to say.
+                    data = await self._submit(handle, block.offset, block.end)
+                else:
+                    data = block.slot.result()
             except VfsError:
                 self._forget(streams, stream)
                 raise
@@ -284,7 +292,7 @@ class ReadAhead:
 
     def _extend(self, stream: Stream, handle: bytes, end: int, size: int) -> None:
         """Ask for blocks up to `end`, and ahead of it as far as window and budget go."""
-        window = min(self._window_max, self._pace.window, GROWTH * stream.served)
+        window = min(self._window_max, self.pace.window, GROWTH * stream.served)
         goal = min(stream.high + window, size)
         if stream.front >= goal and stream.front >= end:
             return
@@ -303,7 +311,8 @@ class ReadAhead:
                     self._connection.is_busy or not self._make_room(stream, until - front)
                 ):
                     break
-                slot = self._ask(BlockSlot(self._connection, self._pace), handle, front, until)
+                connection, name = self._channels.route(handle)
+                slot = self._ask(BlockSlot(connection, self.pace), name, front, until)
                 stream.blocks.append(Block(front, until, slot))
                 stream.front = until
                 self.octets += until - front

@@ -28,6 +28,7 @@ from ...native.errors import VfsError
 from ...native.records import Cookie, Cred, Kargs, Newinfo, Statvfs
 from .attributes import SIZE_MAX
 from .attrops import AttrOperations
+from .channels import Opener
 from .connection import Connection, ConnectionStatistics, open_connection
 from .errmap import StatusError
 from .files import FileOperations
@@ -99,10 +100,13 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
         options: PsshfsOptions,
         nursery: trio.Nursery,
         *,
+        channel_opener: Opener | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
         wall: Callable[[], int] = time.time_ns,
     ) -> None:
-        super().__init__(connection, session, options, nursery, clock=clock, wall=wall)
+        super().__init__(
+            connection, session, options, nursery, opener=channel_opener, clock=clock, wall=wall
+        )
         root = self.table.root
         self._kargs = Kargs(
             typename="psshfs",
@@ -231,6 +235,7 @@ async def mount_psshfs(
     options: PsshfsOptions | None = None,
     *,
     mntfromname: bytes = b"psshfs",
+    channel_opener: Opener | None = None,
     clock: Callable[[], int] = time.monotonic_ns,
     wall: Callable[[], int] = time.time_ns,
 ) -> AsyncIterator[Psshfs]:
@@ -238,7 +243,8 @@ async def mount_psshfs(
 
     `socket` carries the SFTP subsystem's octets; it stays the caller's, but is shut down at the
     end. `path` empty means the login directory. The caller calls `unmount` before the end of the
-    context; what is unacknowledged at its end is lost.
+    context; what is unacknowledged at its end is lost. `channel_opener` gives further streams to
+    the same server, over which data of long files go as well when one channel is too few.
     Errors at the beginning: see `open_session`.
     """
     options = PsshfsOptions() if options is None else options
@@ -252,7 +258,14 @@ async def mount_psshfs(
         session = await open_session(connection, path, options)
         async with trio.open_nursery() as nursery:
             server = kind(
-                connection, session, mntfromname, options, nursery, clock=clock, wall=wall
+                connection,
+                session,
+                mntfromname,
+                options,
+                nursery,
+                channel_opener=channel_opener,
+                clock=clock,
+                wall=wall,
             )
             try:
                 yield server

@@ -137,6 +137,16 @@ class Slot(Generic[T]):
         return self._value  # type: ignore[return-value]  # None is an answer of STATUS and of EOF
 
     @property
+    def is_cut(self) -> bool:
+        """Tell whether the slot is done because its connection has ended."""
+        return self._errno != 0
+
+    @property
+    def connection(self) -> Connection:
+        """The connection of the request."""
+        return self._connection
+
+    @property
     def is_failed(self) -> bool:
         """Tell whether the slot is done and awaiting it would raise."""
         return self._errno != 0 or self._code != sftp.FX_OK

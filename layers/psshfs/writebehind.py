@@ -9,6 +9,8 @@ durability (fsync, close), which is where it must not be missed.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
@@ -16,6 +18,7 @@ import trio
 from ...native import sftp
 from ...native.errors import VfsError
 from ...native.records import Buffer
+from .channels import Channels
 from .connection import Connection
 from .pace import Pace
 from .slot import STATUS, Slot
@@ -27,10 +30,12 @@ REQUESTS_MAX: Final = 64
 class WriteSlot(Slot[None]):
     """A WRITE whose acknowledgement is owed to a `WriteBehind`."""
 
-    __slots__ = ("before", "end", "is_through", "offset", "owner", "since")
+    __slots__ = ("before", "end", "is_through", "kept", "offset", "owner", "since")
 
-    def __init__(self, owner: WriteBehind, offset: int, length: int) -> None:
-        super().__init__(owner.connection, STATUS, shared=True)
+    def __init__(
+        self, owner: WriteBehind, connection: Connection, offset: int, length: int
+    ) -> None:
+        super().__init__(connection, STATUS, shared=True)
         self.owner = owner
         self.offset = offset
         self.end = offset + length
@@ -38,6 +43,8 @@ class WriteSlot(Slot[None]):
         self.since = trio.current_time()
         self.is_through = False
         """Its writer waits for it: nobody else need hear of an error."""
+        self.kept: tuple[bytes, bytes] | None = None
+        """The main session's handle and the data, of a write on a further session."""
 
     def _wake(self) -> None:
         self.owner.acknowledged(self)
@@ -54,18 +61,21 @@ class WriteBehind:
     __slots__ = (
         "_closing",
         "_durability_error",
+        "_holds",
         "_parked",
         "_pending",
         "_window",
         "_writer_error",
+        "channels",
         "connection",
         "end",
         "octets",
         "pace",
     )
 
-    def __init__(self, connection: Connection, window: int, pace: Pace) -> None:
-        self.connection = connection
+    def __init__(self, channels: Channels, window: int, pace: Pace) -> None:
+        self.channels = channels
+        self.connection = channels.connection
         self.pace = pace
         self.octets = 0
         self.end = 0
@@ -74,6 +84,7 @@ class WriteBehind:
         self._pending: dict[WriteSlot, None] = {}
         self._closing: list[bytes] = []
         self._parked: deque[trio.lowlevel.Task] = deque()
+        self._holds = 0
         self._writer_error: VfsError | None = None
         self._durability_error: VfsError | None = None
 
@@ -93,7 +104,6 @@ class WriteBehind:
         if not self._window:
             await self._write_through(handle, offset, data, length_max)
             return
-        connection = self.connection
         if self._writer_error is not None:
             error, self._writer_error = self._writer_error, None
             raise error
@@ -103,12 +113,21 @@ class WriteBehind:
         view = data if length <= length_max else memoryview(data)
         at = 0
         while at < length:
-            if connection.is_congested:
-                await connection.room()
+            while True:
+                connection, name = self.channels.route(handle)
+                if self._holds:
+                    await self._change()
+                elif connection.is_congested:
+                    await connection.room()
+                else:
+                    break
             piece = view if length <= length_max else view[at : at + length_max]
             size = len(piece)
-            slot = WriteSlot(self, offset + at, size)
-            connection.submit_slot(slot, sftp.write, handle, offset + at, size, payload=piece)
+            slot = WriteSlot(self, connection, offset + at, size)
+            if connection is not self.connection:
+                piece = bytes(piece)
+                slot.kept = handle, piece
+            connection.submit_slot(slot, sftp.write, name, offset + at, size, payload=piece)
             if not slot.done:
                 self._pending[slot] = None
                 self.octets += size
@@ -130,7 +149,7 @@ class WriteBehind:
             while connection.is_congested or len(self._pending) >= REQUESTS_MAX:
                 await (connection.room() if connection.is_congested else self._change())
             piece = view[at : at + length_max]
-            slot = WriteSlot(self, offset + at, len(piece))
+            slot = WriteSlot(self, connection, offset + at, len(piece))
             slot.is_through = True
             connection.submit_slot(slot, sftp.write, handle, offset + at, len(piece), payload=piece)
             if not slot.done:
@@ -154,14 +173,17 @@ class WriteBehind:
 
     def acknowledged(self, slot: WriteSlot) -> None:
         """Hear that a write was answered."""
+        if slot.is_cut and slot.kept is not None:
+            self._send_again(slot, *slot.kept)
+            return
         if self._pending.pop(slot, self) is None:
             octets = slot.end - slot.offset
             self.octets -= octets
-            self.pace.answered(octets, slot.before, slot.since, self.connection.heard)
+            self.pace.answered(octets, slot.before, slot.since, slot.connection.heard)
             if not self._pending:
                 self.end = 0
                 while self._closing:
-                    self.connection.close_handle(self._closing.pop())
+                    self.channels.close(self._closing.pop())
         if slot.is_failed and not slot.is_through:
             try:
                 slot.result()
@@ -172,13 +194,42 @@ class WriteBehind:
         while parked:
             trio.lowlevel.reschedule(parked.popleft())
 
+    def _send_again(self, slot: WriteSlot, handle: bytes, data: bytes) -> None:
+        """Send on the main session what was on its way on one that has ended.
+
+        Nothing that overlaps has been sent since, for it waits; see `settle`.
+        """
+        again = WriteSlot(self, self.connection, slot.offset, len(data))
+        if self._pending.pop(slot, self) is self:  # it ended by being sent to
+            self.octets += len(data)
+            self.end = max(self.end, slot.end)
+        self._pending[again] = None
+        try:
+            self.connection.submit_slot(
+                again, sftp.write, handle, slot.offset, len(data), payload=data
+            )
+        except VfsError as exc:
+            again.fail(exc.errno)
+
+    @asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """Have no write under way while the block lasts: those that come wait for its end."""
+        self._holds += 1
+        try:
+            await self.drain()
+            yield
+        finally:
+            self._holds -= 1
+            while self._parked:
+                trio.lowlevel.reschedule(self._parked.popleft())
+
     def close(self, handle: bytes) -> None:
         """Close an SFTP handle once every write has been answered: a server that works on
         several requests at once must not close it before."""
         if self._pending:
             self._closing.append(handle)
         else:
-            self.connection.close_handle(handle)
+            self.channels.close(handle)
 
     async def settle(self, start: int, end: int) -> None:
         """Wait until no unacknowledged write overlaps [start, end)."""

@@ -19,6 +19,11 @@ def test_command_line() -> None:
     assert line.startswith("ssh -v -l me -p7 -F f -C -o A=b -o C d -oClearAllForwardings=yes ")
     assert line.endswith(" -a -x -s -- ::1 sftp")
     assert "-oServerAliveInterval=15 -oConnectTimeout=30" in line
+    assert "Ciphers" not in line
+    assert "-oCiphers=a,b" in build("host:", ciphers="a,b")
+    assert "Ciphers" not in build(
+        "host:", ciphers="a,b", is_set=lambda keyword: keyword == "Ciphers"
+    )
     assert "Alive" not in build("host:", is_set=lambda keyword: keyword == "ServerAliveInterval")
 
 

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,34 @@ async def test_killed_program_is_seen_at_once(kind: str, sshd: Sshd) -> None:
             assert "signal 9" in failure.message
             assert stream.failure is failure
             assert await stream.wait_death() is failure
+
+
+async def test_further_channels_of_one_login(tmp_path: Path) -> None:
+    """Each speaks SFTP; one that the server refuses ends at once; the others live on."""
+    lines = ["MaxSessions 3"]
+    with Sshd(tmp_path / "sshd", lines=lines) as sshd, trio.fail_after(LIMIT):
+        target, options, _ = arrange("asyncssh", sshd)
+        async with open_stream(parse_target(target), options) as stream:
+            await talk(stream)
+            assert stream.open_channel is not None
+            for _ in range(2):  # those that have ended leave their places to others
+                async with AsyncExitStack() as stack:
+                    for number in range(1, 4):
+                        near = await stack.enter_async_context(stream.open_channel())
+                        end = trio.socket.from_stdlib_socket(near)
+                        if number < 3:
+                            await end.send(INIT)
+                        answer = await end.recv(4096)
+                        assert answer[4:5] == (b"\2" if number < 3 else b"")
+                await trio.to_thread.run_sync(wait_until, lambda: len(sessions(sshd)) == 1)
+        log = sshd.log.read_text()
+        assert log.count("Accepted publickey") == 1
+        assert log.count("Starting session: subsystem 'sftp'") == 5
+
+
+def sessions(sshd: Sshd) -> list[int]:
+    """Give the sftp-servers; internal ones are processes of sshd's own."""
+    return [pid for pid in list_descendants(sshd.pid) if "internal-sftp" in command_line(pid)]
 
 
 @pytest.mark.parametrize("kind", ["asyncssh", "ssh"])

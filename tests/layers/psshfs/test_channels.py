@@ -1,0 +1,203 @@
+"""Data of long files over several sessions: all of it, whatever happens to the further ones."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+import trio
+
+from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, channels, files, mount_psshfs
+from syspuffs.layers.psshfs.failure import Cause, ConnectError
+from syspuffs.native.constants import FREAD, FSYNC_CLOSE, FSYNC_WAIT, FWRITE
+from syspuffs.native.errors import VfsError
+from syspuffs.native.records import Cookie
+
+from .harness import CRED, SFTP_SERVER, look, make, sftp_server
+
+STEP: Final = 1 << 18
+SIZE: Final = 24 * STEP
+LIMIT: Final = 20.0
+
+
+class Further:
+    """Gives further sessions, each with an sftp-server of its own, and cuts them."""
+
+    def __init__(self, *, refuses: bool = False) -> None:
+        self.refuses = refuses
+        self.asked = 0
+        self.servers: list[subprocess.Popen[bytes]] = []
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[socket.socket]:
+        self.asked += 1
+        if self.refuses:
+            raise ConnectError(Cause.UNREACHABLE, "no more")
+        near, far = socket.socketpair()
+        with near, subprocess.Popen([SFTP_SERVER], stdin=far.fileno(), stdout=far.fileno()) as one:
+            far.close()
+            self.servers.append(one)
+            yield near
+            near.close()
+
+    def cut(self) -> None:
+        for server in self.servers:
+            server.kill()
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One session always is too few."""
+    monkeypatch.setattr(channels, "CHANNEL_FULL", 0)
+    monkeypatch.setattr(files, "SPREAD_MIN", STEP)
+
+
+@asynccontextmanager
+async def mounted(directory: Path, further: Further, most: int = 3) -> AsyncIterator[Psshfs]:
+    options = PsshfsOptions(max_conns=most)
+    with trio.fail_after(LIMIT):
+        async with (
+            sftp_server() as near,
+            mount_psshfs(near, os.fsencode(directory), options, channel_opener=further) as server,
+        ):
+            yield server
+
+
+async def until_spread(server: Psshfs, cookie: Cookie) -> None:
+    file = server.table.node(cookie).file
+    assert file is not None
+    handle = file.handle
+    assert handle is not None
+    while not server.channels.is_spread(handle):
+        await trio.sleep(0.001)
+
+
+def sent(server: Psshfs) -> list[int]:
+    """Requests on each of the further sessions."""
+    return [connection.statistics().requests for connection in server.channels._further]
+
+
+async def test_reading(tmp_path: Path) -> None:
+    data = os.urandom(SIZE)
+    (tmp_path / "f").write_bytes(data)
+    further = Further()
+    async with mounted(tmp_path, further) as server:
+        info = await look(server, b"f")
+        await server.open(info.cookie, FREAD, CRED)
+        assert bytes(await server.read(info.cookie, 0, STEP, 0, CRED)) == data[:STEP]
+        await until_spread(server, info.cookie)
+        for at in range(STEP, SIZE, STEP):
+            assert bytes(await server.read(info.cookie, at, STEP, 0, CRED)) == data[at : at + STEP]
+        assert bytes(await server.read(info.cookie, SIZE, STEP, 0, CRED)) == b""
+        assert server.channels.count == 3
+        assert min(sent(server)) >= 5  # INIT, OPEN, FSTAT and READs
+        server.close(info.cookie, FREAD, CRED)
+        assert [len(routes) for routes in server.channels._routes.values()] == []
+    assert further.asked == 2
+
+
+async def test_writing(tmp_path: Path) -> None:
+    data = os.urandom(SIZE)
+    async with mounted(tmp_path, Further()) as server:
+        info = await make(server, b"f")
+        await server.open(info.cookie, FWRITE, CRED)
+        for at in range(0, SIZE, STEP):
+            await server.write(info.cookie, at, data[at : at + STEP], 0, CRED)
+            if at == 2 * STEP:
+                await until_spread(server, info.cookie)
+        # Overlapping writes keep their order, on whatever session each of them is.
+        rng = random.Random(7)
+        model = bytearray(data)
+        for number in range(60):
+            at = rng.randrange(SIZE - STEP)
+            piece = bytes([number]) * rng.randrange(1, STEP)
+            model[at : at + len(piece)] = piece
+            await server.write(info.cookie, at, piece, 0, CRED)
+        await server.fsync(info.cookie, FSYNC_WAIT, 0, 0, CRED)
+        assert (tmp_path / "f").read_bytes() == model
+        va, _ = await server.getattr(info.cookie, CRED)
+        assert va.size == SIZE
+        assert min(sent(server)) >= 5
+        await server.fsync(info.cookie, FSYNC_CLOSE, 0, 0, CRED)
+        server.close(info.cookie, FWRITE, CRED)
+
+
+async def test_what_ended_sessions_owed_goes_over_the_main_one(tmp_path: Path) -> None:
+    data = os.urandom(SIZE)
+    (tmp_path / "r").write_bytes(data)
+    further = Further()
+    async with mounted(tmp_path, further) as server:
+        source, target = await look(server, b"r"), await make(server, b"w")
+        await server.open(source.cookie, FREAD, CRED)
+        await server.open(target.cookie, FWRITE, CRED)
+        for at in range(0, SIZE, STEP):
+            if at == 4 * STEP:
+                await until_spread(server, source.cookie)
+                await until_spread(server, target.cookie)
+            piece = bytes(await server.read(source.cookie, at, STEP, 0, CRED))
+            assert piece == data[at : at + STEP]
+            await server.write(target.cookie, at, piece, 0, CRED)
+            if at == 12 * STEP:
+                further.cut()
+        await server.fsync(target.cookie, FSYNC_WAIT, 0, 0, CRED)
+        assert (tmp_path / "w").read_bytes() == data
+        while server.channels.count > 1:
+            await trio.sleep(0.001)
+        for cookie, mode in ((source.cookie, FREAD), (target.cookie, FWRITE)):
+            server.close(cookie, mode, CRED)
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_a_file_that_was_replaced_stays_with_its_handle(
+    tmp_path: Path, is_gone: bool
+) -> None:
+    data = os.urandom(SIZE)
+    (tmp_path / "f").write_bytes(data)
+    async with mounted(tmp_path, Further()) as server:
+        info = await look(server, b"f")
+        await server.open(info.cookie, FREAD, CRED)
+        (tmp_path / "f").rename(tmp_path / "old")
+        if not is_gone:
+            (tmp_path / "f").write_bytes(bytes(SIZE))
+            os.utime(tmp_path / "f", (0, 0))
+        for at in range(0, SIZE, STEP):
+            assert bytes(await server.read(info.cookie, at, STEP, 0, CRED)) == data[at : at + STEP]
+            while server.channels._coming:
+                await trio.sleep(0.001)
+        assert server.channels.count == 3
+        assert not any(server.channels._routes.values())
+        server.close(info.cookie, FREAD, CRED)
+
+
+async def test_a_server_that_grants_no_more_is_not_asked_all_the_time(tmp_path: Path) -> None:
+    further = Further(refuses=True)
+    async with mounted(tmp_path, further) as server:
+        for name in (b"a", b"b"):
+            info = await make(server, name)
+            await server.open(info.cookie, FWRITE, CRED)
+            for at in range(0, SIZE, STEP):
+                await server.write(info.cookie, at, bytes(STEP), 0, CRED)
+            await server.fsync(info.cookie, FSYNC_CLOSE, 0, 0, CRED)
+            server.close(info.cookie, FWRITE, CRED)
+            assert further.asked == 2
+
+
+async def test_the_end_of_the_main_session_is_the_end_of_all(tmp_path: Path) -> None:
+    async with mounted(tmp_path, Further()) as server:
+        info = await make(server, b"f")
+        await server.open(info.cookie, FWRITE, CRED)
+        for at in range(0, 4 * STEP, STEP):
+            await server.write(info.cookie, at, bytes(STEP), 0, CRED)
+        await until_spread(server, info.cookie)
+        server.connection.close()
+        with pytest.raises(VfsError):
+            await server.fsync(info.cookie, FSYNC_WAIT, 0, 0, CRED)
+        while server.channels.count > 1:
+            await trio.sleep(0.001)
