@@ -19,7 +19,7 @@ from rich.text import Text
 
 from ..status import CommandError, Status
 from .client import Connection, Found
-from .text import console, print_json
+from .text import console, plain, print_json
 
 _PATHS: Final = 10
 _QUIT: Final = frozenset(b"qQ\x1b\x03")
@@ -108,14 +108,15 @@ def _picture(
     count = sum(one["count"] for one in first.values())
     errors = sum(one["errors"] for one in first.values())
     octets = sum(one["octets"] for one in first.values())
-    head = Text(
-        f"{found[0].mountpoint}  {found[0].summary['type']}  "
+    where = f"{found[0].mountpoint}  {found[0].summary['type']}"
+    sums = (
         f"{count / span:.0f} operations/s  {errors / span:.0f} errors/s  "
         f"{octets / span / 1e6:.1f} MB/s  {top['in_flight']} under way"
     )
-    rows = None if height is None else max(3, height - _PATHS - 6)
+    head = [Text(plain(line), no_wrap=True, overflow="ellipsis") for line in (where, sums)]
+    rows = None if height is None else max(3, height - _PATHS - 7)
     paths = _path_table(top["paths"], span)
-    return Group(head, Text(), _operation_table(answers, rows), Text(), paths)
+    return Group(*head, Text(), _operation_table(answers, rows), Text(), paths)
 
 
 def _operation_table(answers: Sequence[dict[str, Any]], rows: int | None) -> Table:
@@ -150,7 +151,7 @@ def _path_table(paths: Sequence[dict[str, Any]], span: float) -> Table:
     table.add_column("PER S", justify="right")
     table.add_column("BUSIEST PATHS", no_wrap=True)
     for one in paths[:_PATHS]:
-        table.add_row(f"{one['count'] / span:.0f}", Text(one["path"]))
+        table.add_row(f"{one['count'] / span:.0f}", Text(plain(one["path"])))
     return table
 
 

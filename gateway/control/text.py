@@ -21,6 +21,13 @@ def console() -> Console:
     return Console(highlight=False, width=10_000, no_color=True)
 
 
+def plain(text: str) -> str:
+    """Return a text in which nothing moves the cursor: names of files may be made of anything."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def print_json(found: Any) -> None:
     """Print what programs can read, indented."""
     print(msgspec.json.format(msgspec.json.encode(found)).decode())
@@ -36,7 +43,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
             heading, justify="right" if is_number else "left", no_wrap=True, overflow="fold"
         )
     for row in lines:
-        table.add_row(*(Text(str(value)) for value in row))
+        table.add_row(*(Text(plain(str(value))) for value in row))
     console().print(table)
 
 
@@ -74,19 +81,19 @@ def status_text(answers: Sequence[Mapping[str, Any]]) -> None:
     for at, answer in enumerate(answers):
         special, where, kind = answer["special"], answer["mountpoint"], answer["type"]
         if at == 0:
-            out.print(Text(f"{special} on {where} type {kind}"))
+            out.print(Text(plain(f"{special} on {where} type {kind}")))
         process = f"process {answer['pid']} ({answer['program']}, user {answer['uid']})"
         part = f", serves {kind} to the one above" if answer["part"] else ""
-        out.print(Text(f"{process}, since {age(answer['seconds'])}{part}"))
+        out.print(Text(plain(f"{process}, since {age(answer['seconds'])}{part}")))
         for name, note in answer["notes"].items():
-            out.print(Text(f"  {name}: {note}"))
+            out.print(Text(plain(f"  {name}: {note}")))
         for layer in answer["layers"]:
-            out.print(Text(f"  {layer['name']}", style="bold"))
+            out.print(Text(plain(f"  {layer['name']}"), style="bold"))
             for title in ("options", "statistics"):
                 if layer[title]:
-                    out.print(Text(f"    {title}"))
+                    out.print(Text(plain(f"    {title}")))
                     for line in _lines(layer[title]):
-                        out.print(Text(f"      {line}"))
+                        out.print(Text(plain(f"      {line}")))
 
 
 def _lines(found: Mapping[str, Any]) -> Iterable[str]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import pty
+import select
 import signal
 import socket
 import stat
 import subprocess
+import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pyte
 import pytest
 
 from syspuffs.bin.puffsctl import main
@@ -235,6 +240,89 @@ def test_layers_come_and_go(point: Path, origin: Path, tmp_path: Path) -> None:
         assert got.status == 1, arguments
     got = puffsctl("layer", "insert", *at, "-o", "throttle_opps=1", "throttle")
     assert (got.status, "throttle_ops" in got.stderr) == (1, True)
+
+
+@contextmanager
+def on_a_terminal(argv: list[str], lines: int = 30, columns: int = 110) -> Iterator[Terminal]:
+    """Run a command on a terminal of its own for the time of a block."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        termios.tcsetwinsize(0, (lines, columns))
+        os.environ.pop("COLUMNS", None)
+        os.execvpe(argv[0], argv, {**os.environ, "TERM": "xterm-256color"})
+    terminal = Terminal(pid, fd, pyte.Screen(columns, lines))
+    try:
+        yield terminal
+        terminal.read_to_end()
+    finally:
+        os.close(fd)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+class Terminal:
+    """A terminal as pyte draws it."""
+
+    def __init__(self, pid: int, fd: int, screen: pyte.Screen) -> None:
+        self.pid = pid
+        self.screen = screen
+        self._fd = fd
+        self._stream = pyte.ByteStream(screen)
+
+    def read_until(self, shows: Callable[[str], bool]) -> str:
+        """Return what it shows as soon as that is right."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if select.select([self._fd], [], [], 0.2)[0]:
+                self._stream.feed(os.read(self._fd, 65536))
+            text = "\n".join(line.rstrip() for line in self.screen.display)
+            if shows(text):
+                return text
+        raise AssertionError(text)
+
+    def read_to_end(self) -> None:
+        with contextlib.suppress(OSError):  # EIO: nobody is at the other end
+            while data := os.read(self._fd, 65536):
+                self._stream.feed(data)
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._fd, keys)
+
+    def modes(self) -> list[Any]:
+        return termios.tcgetattr(self._fd)
+
+
+def test_top_on_a_terminal(point: Path, origin: Path) -> None:
+    """What a person sees; the screen of the last look is kept beside the test's files."""
+    (origin / "busy").write_bytes(bytes(100_000))
+    mount_psshfs(point, origin, "puffs|p2k|puffs|psshfs")
+    before = ours(ask("list"), point)[0]["type"]
+    for leave in (b"q", b"\x03"):
+        with on_a_terminal([*PUFFSCTL, "top", "--seconds", "0.3", str(point)]) as terminal:
+
+            def shows(text: str) -> bool:
+                (point / "busy").read_bytes()
+                os.stat(point / "busy")
+                return "/busy" in text and "3:psshfs" in text
+
+            text = terminal.read_until(shows)
+            terminal.press(leave)
+        (point.parent / "screen.txt").write_text(text)
+        head, sums, _, headings, *rest = text.split("\n")
+        assert head == f"{point}  puffs|p2k|puffs|psshfs"
+        assert " operations/s  0 errors/s  " in sums
+        assert headings.split() == [
+            *("LAYER", "OPERATION", "PER", "S", "ERRORS", "MB/S", "P50", "P99", "LONGEST", "BUSY")
+        ]
+        assert any(line.startswith("1:p2k") and " us" in line for line in rest)
+    assert wait_until(lambda: ours(ask("list"), point)[0]["type"] == before)
+
+    (once,) = ask("top", "--once", "--seconds", "0.1", str(point))
+    assert [layer["name"] for layer in once["layers"]] == ["p2k", "psshfs"]
+    got = puffsctl("top", str(point))
+    assert (got.status, "needs a terminal" in got.stderr) == (2, True)
 
 
 def test_forget_shows_what_others_did(point: Path, origin: Path) -> None:
