@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from .protocol import ANSWER_MAX, ControlError, decode_answer, encode_question
 
 ASK_SECONDS: Final = 5.0
 """How long a mount may take to answer, unless its command says otherwise."""
+_LIST_SECONDS: Final = 2.0
+"""The same for saying what it is."""
+_AT_ONCE: Final = 32
 _CHUNK: Final = 65536
 
 
@@ -101,12 +105,13 @@ def mounts() -> list[Found]:
 
     Sockets of processes that have died are removed.
     """
-    found = []
+    paths: list[Path] = []
     for directory in directories():
         with suppress(OSError):
-            for path in directory.iterdir():
-                if path.name.isdigit():
-                    found += _look(path)
+            paths += [path for path in directory.iterdir() if path.name.isdigit()]
+    # All at once: one that hangs holds up nobody else.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = [one for answers in pool.map(_look, paths) for one in answers]
     # Of a stack in several processes the upper one was started first.
     return sorted(found, key=lambda one: (one.mountpoint, one.is_part, int(one.path.name)))
 
@@ -114,11 +119,12 @@ def mounts() -> list[Found]:
 def _look(path: Path) -> list[Found]:
     try:
         with Connection(path) as connection:
-            return [Found(path, connection.ask("list"))]
-    except (ConnectionRefusedError, FileNotFoundError):
-        if not os.path.exists(f"/proc/{path.name}"):
-            with suppress(OSError):
-                path.unlink()
+            return [Found(path, connection.ask("list", _LIST_SECONDS))]
+    except FileNotFoundError:
+        return []
+    except ConnectionRefusedError:
+        with suppress(OSError):  # sockets get their names when they listen: it is dead
+            path.unlink()
         return []
     except OSError as exc:
         return [Found(path, {}, exc.strerror or str(exc))]
@@ -140,15 +146,46 @@ def mount_at(place: str | None) -> list[Found]:
         held = _holding(os.path.join(os.path.realpath(above), name), all_found)
     if held:
         return held
-    others = ", ".join(dict.fromkeys(one.mountpoint for one in all_found if one.mountpoint))
-    silent = [one for one in all_found if one.error]
+    raise CommandError(Status.NOTHING_MOUNTED, f"{wanted}: {_why_not(wanted, all_found)}")
+
+
+def _why_not(place: str, found: Sequence[Found]) -> str:
+    """Say why there is no mount to ask at `place`, and what there is."""
+    held = _in_mount_table(place)
+    if held is not None:
+        point, uid = held
+        if uid != os.geteuid() and os.geteuid() != 0:
+            return f"the mount at {point} is user {uid}'s; he may ask, and root"
+        return f"the mount at {point} has no process that answers; umount it"
+    others = ", ".join(dict.fromkeys(one.mountpoint for one in found if one.mountpoint))
+    silent = [one for one in found if one.error]
     if others:
-        step = f"there are {others}"
-    elif silent:
-        step = f"process {silent[0].path.name} does not say what it mounts: {silent[0].error}"
-    else:
-        step = "this user has none"
-    raise CommandError(Status.NOTHING_MOUNTED, f"{wanted}: no mount of ours is there; {step}")
+        return f"no mount of ours is there; there are {others}"
+    if silent:
+        process = silent[0].path.name
+        return f"process {process} does not say what it mounts: {silent[0].error}"
+    return "no mount of ours is there; this user has none"
+
+
+def _in_mount_table(place: str) -> tuple[str, int] | None:
+    """Return mount point and user of the mount by puffs that holds `place`, if it is one.
+
+    The kernel's table is asked, and not the mount, which may not answer.
+    """
+    holder: tuple[str, int] | None = None
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        left, _, right = line.partition(b" - ")
+        point = os.fsdecode(left.split(b" ")[4].decode("unicode_escape").encode("latin-1"))
+        if not (place + "/").startswith(point.rstrip("/") + "/"):
+            continue
+        if holder is not None and len(point) < len(holder[0]):
+            continue
+        kind, _, options = right.split(b" ", 2)
+        uid = -1  # another file system
+        if kind.startswith(b"fuse.puffs"):
+            uid = int(options.partition(b"user_id=")[2].partition(b",")[0] or 0)
+        holder = point, uid
+    return holder if holder is not None and holder[1] >= 0 else None
 
 
 def _current_directory() -> str:

@@ -85,19 +85,24 @@ async def serve_control(living: Living) -> None:
 
 @asynccontextmanager
 async def _listener() -> AsyncIterator[socket.socket]:
-    """Yield a listening socket called by our process id; whatever had that name is dead."""
+    """Yield a listening socket called by our process id; whatever had that name is dead.
+
+    It gets the name when it listens: who is refused there knows that nobody will ever listen.
+    """
     path = own_directory() / str(os.getpid())
-    path.unlink(missing_ok=True)
+    unready = path.with_name(f".{path.name}")
+    unready.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     with listener:
         before = os.umask(0o177)
         try:
-            with short_name(path) as name:
+            with short_name(unready) as name:
                 listener.bind(name)
         finally:
             os.umask(before)
         try:
             listener.listen(_CONNECTIONS_MAX)
+            unready.rename(path)
             yield listener
         finally:
             _unlink(path)

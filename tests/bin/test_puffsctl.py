@@ -27,7 +27,7 @@ from syspuffs.bin.puffsctl import main
 from syspuffs.gateway.control.client import Connection, mount_at
 from syspuffs.layers.trace import events
 
-from ..support.leaks import command_line, descendants, fuse_mounts
+from ..support.leaks import children, command_line, descendants, fuse_mounts, reap
 from ..support.mounts import Outcome, python_command, run, unmount, wait_until
 from ..support.sshd import find_sftp_server
 
@@ -365,21 +365,31 @@ def test_a_port_in_use_is_said_before_anything_is_mounted(point: Path) -> None:
     assert f"'metrics_port={port}': Address already in use" in got.stderr
 
 
-def test_list_removes_the_sockets_of_the_dead(point: Path, sockets: Path) -> None:
+def test_the_dead_leave_nothing_behind(point: Path, sockets: Path) -> None:
     mount(point, "puffs|p2k|tmpfs", "none")
     (one,) = ours(ask("list"), point)
-    os.kill(one["pid"], 9)
-    subprocess.run(["umount", "-l", point], check=True)
-    assert wait_until(lambda: not Path(f"/proc/{one['pid']}/exe").exists())
-    wait_until(lambda: _reaped(one["pid"]))
+    os.kill(one["pid"], signal.SIGKILL)
+    assert wait_until(lambda: not command_line(one["pid"]))
+    reap(children(os.getpid()))
     assert [path.name for path in sockets.iterdir()] == [str(one["pid"])]
-    assert ours(ask("list"), point) == []
+    got = puffsctl("status", str(point / "x"))
+    assert (got.status, got.stdout) == (40, "")
+    assert f"the mount at {point} has no process that answers; umount it" in got.stderr
     assert list(sockets.iterdir()) == []
+    subprocess.run(["umount", "-l", point], check=True)
 
 
-def _reaped(pid: int) -> bool:
+def test_a_process_that_hangs_is_named_and_holds_up_nobody(point: Path, sockets: Path) -> None:
+    mount(point, "puffs|p2k|tmpfs", "none")
+    (one,) = ours(ask("list"), point)
+    os.kill(one["pid"], signal.SIGSTOP)
     try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return True
-    return False
+        got = puffsctl("status", "/")
+        assert got.status == 40
+        assert f"process {one['pid']} does not say what it mounts" in got.stderr or (
+            "there are" in got.stderr  # mounts of other tests, for root sees all
+        )
+        assert got.seconds < 10
+        assert "does not answer within 2 s" in puffsctl("list").stdout
+    finally:
+        os.kill(one["pid"], signal.SIGCONT)
