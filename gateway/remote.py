@@ -6,10 +6,11 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from errno import EACCES, ECONNRESET, ENOENT, ENOTCONN, ENOTDIR, EPERM, EPIPE, EPROTO, ETIMEDOUT
 from typing import TYPE_CHECKING, Final
 
+from ..layers.psshfs.failure import DEAD_AFTER
 from ..layers.psshfs.options import Idmap, PsshfsOptions
 from ..layers.psshfs.stream import SshOptions, Stream, open_stream
 from ..layers.psshfs.target import Target, parse_target
@@ -33,6 +34,8 @@ class Remote:
     psshfs: PsshfsOptions
     subdir: bytes = b""
     """Mount this directory below the one that was named."""
+    reconnects: bool = True
+    """Whether a lost connection is brought back."""
 
 
 def remote(psshfs: Settings, ssh: Settings, *, readonly: bool) -> Remote:
@@ -53,6 +56,7 @@ def remote(psshfs: Settings, ssh: Settings, *, readonly: bool) -> Remote:
         directport=psshfs.get("directport"),
         vsock=psshfs.get("vsock"),
         descriptors=psshfs.get("descriptors"),
+        dead_after=psshfs.get("dead_after", DEAD_AFTER),
     )
     renamed = {"remote_uid": "uid", "remote_gid": "gid"}
     ours = {renamed.get(name, name): value for name, value in psshfs.items()}
@@ -60,7 +64,9 @@ def remote(psshfs: Settings, ssh: Settings, *, readonly: bool) -> Remote:
     if ours.get("idmap") is Idmap.FILE:
         ours |= {"uids": user_ids(ours.get("uidfile")), "gids": group_ids(ours.get("gidfile"))}
     serve = PsshfsOptions(ro=readonly, **{k: v for k, v in ours.items() if k in known})
-    return Remote(reach, serve, os.fsencode(psshfs.get("subdir", "")))
+    # A descriptor that was given to us is all that there is of its connection.
+    reconnects = psshfs.get("reconnects", True) and reach.descriptors is None
+    return Remote(reach, serve, os.fsencode(psshfs.get("subdir", "")), reconnects=reconnects)
 
 
 @asynccontextmanager
@@ -74,6 +80,7 @@ async def remote_tree(
     """Connect to `special` (`[user@]host:[path]`) and serve the tree that it names.
 
     `opened` is told, in one line, what carries the stream once there is one.
+    A lost connection is brought back, without asking anybody anything.
     What goes wrong on the stream by `rules` (place "sftp") goes wrong from the first packet on.
 
     Errors: TargetError, ConnectError, and CommandError for a path that cannot be served.
@@ -86,7 +93,22 @@ async def remote_tree(
     path = target.path
     if remote.subdir:
         path = (path.rstrip(b"/") + b"/" if path.strip(b"/") else path) + remote.subdir
+
+    @asynccontextmanager
+    async def again() -> AsyncIterator[socket.socket]:
+        async with (
+            open_stream(target, remote.ssh.without_questions()) as stream,
+            _wire(stream.socket, rules) as wire,
+        ):
+            streams.append(stream)
+            try:
+                yield wire
+            finally:
+                streams.remove(stream)
+
+    streams: list[Stream] = []
     async with open_stream(target, remote.ssh) as stream, _wire(stream.socket, rules) as wire:
+        streams.append(stream)
         opened(stream.description)
         is_served = False
         try:
@@ -95,7 +117,8 @@ async def remote_tree(
                 path,
                 remote.psshfs,
                 mntfromname=special.encode("utf-8", "surrogateescape"),
-                channel_opener=_channel_opener(target, remote.ssh, stream),
+                channel_opener=_channel_opener(target, remote.ssh, streams),
+                opener=again if remote.reconnects else None,
             ) as server:
                 is_served = True
                 yield server
@@ -109,21 +132,26 @@ async def remote_tree(
 
 
 def _channel_opener(
-    target: Target, ssh: SshOptions, stream: Stream
+    target: Target, ssh: SshOptions, streams: Sequence[Stream]
 ) -> Callable[[], AbstractAsyncContextManager[socket.socket]] | None:
-    """Return what opens further channels to the server, None where they would be of no use."""
+    """Return what opens further channels to the server, None where they would be of no use.
+
+    The last of `streams` is the one that serves at present.
+    """
     if ssh.sftp_server is not None or ssh.descriptors:
         return None
-    if stream.open_channel is not None:
-        return stream.open_channel
-    quiet = replace(ssh, options=("BatchMode=yes", *ssh.options))
 
     @asynccontextmanager
-    async def login() -> AsyncIterator[socket.socket]:
-        async with open_stream(target, quiet) as further:
-            yield further.socket
+    async def further() -> AsyncIterator[socket.socket]:
+        open_channel = streams[-1].open_channel
+        if open_channel is not None:
+            async with open_channel() as channel:
+                yield channel
+        else:
+            async with open_stream(target, ssh.without_questions()) as login:
+                yield login.socket
 
-    return login
+    return further
 
 
 def _wire(sock: socket.socket, rules: Rules | None) -> AbstractAsyncContextManager[socket.socket]:

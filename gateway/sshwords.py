@@ -39,6 +39,17 @@ def _dir_cache(settings: Settings, value: str) -> None:
         settings["cache_timeout_ns"] = 0
 
 
+def _patience(value: str) -> float:
+    word, colon, time = value.partition(":")
+    if value == "fail":
+        return 0.0
+    if value == "wait":
+        return float("inf")
+    if word != "wait" or not colon:
+        raise ValueError(f"'{value}' is none of wait:SECONDS, wait and fail")
+    return _some_seconds(time)
+
+
 def _transfer(text: str) -> int:
     size = octets(text)
     if not 4096 <= size <= _TRANSFER_MAX:
@@ -145,6 +156,20 @@ OWN_WORDS: Final[dict[str, WordSpec]] = {
     ),
     "max_read": WordSpec(takes("max_read", _transfer), "longest READ, octets (1M)", "SIZE"),
     "max_write": WordSpec(takes("max_write", _transfer), "longest WRITE, octets (1M)", "SIZE"),
+    "reconnect": WordSpec(
+        sets("reconnects", True), "bring a lost connection back (as it is by default)"
+    ),
+    "no_reconnect": WordSpec(sets("reconnects", False), "a lost connection ends the mount's work"),
+    "on_disconnect": WordSpec(
+        takes("patience", _patience),
+        "what requests do meanwhile: wait:SECS, then fail (wait:120); wait; fail",
+        "WHAT",
+    ),
+    "dead_after": WordSpec(
+        takes("dead_after", _some_seconds),
+        "a network silent for so long is taken for dead (30)",
+        "SECS",
+    ),
     "request_timeout": WordSpec(
         takes("request_timeout", _some_seconds),
         "a server silent for so long is taken for dead (120)",

@@ -10,7 +10,7 @@ from typing import Any
 import asyncssh
 
 from .algorithms import choose_algorithms
-from .failure import Cause, ConnectError
+from .failure import DEAD_AFTER, Cause, ConnectError
 from .hostkeys import HostKeyCheck
 from .identities import Identities
 from .route import CommandRoute, Route
@@ -19,7 +19,6 @@ from .terminal import Terminal
 
 _AUTH_TIME = 120
 """Seconds without any progress of the authentication: somebody may have to touch a token."""
-_KEEPALIVE_INTERVAL = 15
 
 
 class Attempt(asyncssh.SSHClient):
@@ -300,7 +299,13 @@ class Attempt(asyncssh.SSHClient):
         )
 
 
-def keepalive(config: HostConfig) -> tuple[int, int]:
-    """Give the seconds between questions to a silent server (0: none), and how many."""
-    interval = config.seconds("ServerAliveInterval", _KEEPALIVE_INTERVAL)
-    return interval, max(1, config.number("ServerAliveCountMax", 3))
+def keepalive(config: HostConfig, dead_after: float = DEAD_AFTER) -> tuple[float, int]:
+    """Give the seconds between questions to a silent server (0: none), and how many.
+
+    The pump notices silence after two intervals at most, and asyncssh gives up at the one after
+    the last question.
+    """
+    count = max(1, config.number("ServerAliveCountMax", 3))
+    if config.is_set("ServerAliveInterval"):
+        return config.seconds("ServerAliveInterval", 0), count
+    return dead_after / (count + 3), count

@@ -117,6 +117,11 @@ class AttrCache(FileServer):
         """Learn whom to tell that cached data and names are no longer right."""
         self.flusher.upcalls = upcalls
 
+    def renew(self, session: Session) -> None:
+        """Take in what the server said when it was reached again."""
+        self.session = session
+        self.refiner.session = session
+
     # What all operations begin with.
 
     def regular(self, cookie: Cookie) -> Node:

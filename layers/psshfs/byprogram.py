@@ -49,6 +49,7 @@ async def run_ssh(target: Target, options: SshOptions) -> tuple[Stream, ProgramW
         subsystem=options.subsystem,
         # What its configuration says nobody knows here when ssh itself has to say what is wrong.
         ciphers=choose_ciphers() if words[0].rpartition("/")[2] == "ssh" and config else "",
+        dead_after=options.dead_after,
         is_set=config.is_set if config is not None else lambda keyword: False,
     )
     return await _run(target, words[0], argv, own_session=False)

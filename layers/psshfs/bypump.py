@@ -78,6 +78,7 @@ class PumpWatch:
             "compression": options.compression,
             "password": options.password,
             "subsystem": options.subsystem,
+            "dead_after": options.dead_after,
         }
 
     async def start(self) -> None:

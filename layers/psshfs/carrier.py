@@ -10,11 +10,11 @@ import signal
 import socket as _socket
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
-from .failure import Cause, ConnectError
+from .failure import DEAD_AFTER, Cause, ConnectError
 
 _SOCKET_BUFFER = 1 << 20
 LEAVE_TIME = 1.0
@@ -48,6 +48,13 @@ class SshOptions:
     the stream's."""
     password: str | None = field(default=None, repr=False)
     """Given in advance (read from stdin, say); never shown, never on a command line."""
+    dead_after: float = DEAD_AFTER
+    """Seconds after which a network that carries nothing counts as dead, where the configuration
+    says nothing of ServerAliveInterval."""
+
+    def without_questions(self) -> SshOptions:
+        """Return the same for a connection that nobody waits for: BatchMode."""
+        return replace(self, options=("BatchMode=yes", *self.options))
 
 
 class Stream:

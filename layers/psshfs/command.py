@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 
-from .failure import Cause, ConnectError
+from .failure import DEAD_AFTER, Cause, ConnectError
 from .target import Target
 
 # The child must live through what the terminal sends to the job that started it (^C, ^\, the
@@ -19,8 +19,18 @@ from .target import Target
 # Python code between fork and exec, which threads make unsafe.
 _DEAF = ("/bin/sh", "-c", 'trap "" INT QUIT HUP; exec "$@"', "sh")
 
-_DEFAULTS = (("ServerAliveInterval", 15), ("ConnectTimeout", 30))
-"""Keywords whose defaults in ssh, never and the kernel's patience, would let a mount hang."""
+_CONNECT_TIME = 30
+"""ConnectTimeout, seconds: ssh's default is the kernel's patience, two minutes."""
+
+
+def _alive(dead_after: float) -> tuple[tuple[str, int], ...]:
+    """Give the keywords by which ssh notices a silent network: its default is never.
+
+    It asks after each interval of silence and ends at the one after the last question.
+    """
+    interval = max(1, int(dead_after / 4))
+    count = max(1, int(dead_after / interval) - 1)
+    return (("ServerAliveInterval", interval), ("ServerAliveCountMax", count))
 
 
 def split_command(option: str, text: str) -> list[str]:
@@ -47,6 +57,7 @@ def build_ssh_argv(
     compression: bool = False,
     subsystem: str = "sftp",
     ciphers: str = "",
+    dead_after: float = DEAD_AFTER,
     is_set: Callable[[str], bool] = lambda keyword: False,
 ) -> list[str]:
     """Give the command line that makes `ssh` (already split) carry the sftp subsystem.
@@ -66,11 +77,14 @@ def build_ssh_argv(
         argv.append("-C")
     for option in options:
         argv += ["-o", option]
+    defaults = [("ConnectTimeout", _CONNECT_TIME)]
+    if not is_set("ServerAliveInterval"):
+        defaults += _alive(dead_after)
     argv += [
         "-oClearAllForwardings=yes",
         "-oRemoteCommand=none",
         "-oPermitLocalCommand=no",
-        *(f"-o{word}={value}" for word, value in _DEFAULTS if not is_set(word)),
+        *(f"-o{word}={value}" for word, value in defaults if not is_set(word)),
         *([f"-oCiphers={ciphers}"] if ciphers and not is_set("Ciphers") else []),
         "-a",
         "-x",

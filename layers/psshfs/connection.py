@@ -17,6 +17,11 @@ for silence. This module knows packets' types and ids and nothing of files.
 What ends a connection ends every wait at once: the request whose answer broke
 the protocol gets EPROTO, requests that met silence get ETIMEDOUT, and all others and
 all later ones get ENOTCONN.
+
+A connection that `retains` is lost by the same causes and does not end: all requests but the
+culprit, and those made meanwhile, wait for `resume`, which sends them over another socket
+(`link.py` brings it), or for `give_up`. So who awaits a slot hears of a loss only when patience
+has ended. The order of requests stays as it was.
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ import trio
 from ...native import sftp
 from ...native.errors import RemoteProtocolError, VfsError
 from ...native.records import Buffer
+from .handle import Handle
 from .outbox import Outbox
 from .pace import RoundTrip
 from .slot import STATUS, VERSION, Answer, Slot
@@ -78,37 +84,61 @@ class Connection:
     """
 
     def __init__(self, socket: _socket.socket, *, timeout: float = REQUEST_TIMEOUT) -> None:
-        socket.setblocking(False)
-        self._socket = socket
         self._timeout = timeout
+        self.retains = False
+        """What ends the connection loses it only: somebody will bring another socket."""
         self._slots: dict[int, Slot[Any]] = {}
         self._id = 0
-        self._outbox = Outbox(socket, self._unpark, self._break)
-        self._scope = trio.CancelScope()
         self._parked: deque[trio.lowlevel.Task] = deque()
-        self._alone = -1
-        self._alone_since = 0.0
-        self.heard = trio.current_time()
-        """When the last octets came, or when the first request was made after all had been
-        answered; trio's time."""
         self.round_trip = RoundTrip()
         self._requests = 0
         self._replies = 0
         self._received = 0
         self.waits = 0
         """How often a task has waited for an answer."""
-        self.handles = 0
-        """SFTP handles that the server keeps open for us."""
-        self.batch = self._outbox
-        """`with connection.batch:` holds requests back, so that they leave in one call."""
+        self.handles: set[bytes] = set()
+        """SFTP handles that the server keeps open for us, each a `Handle`."""
         self.packet_max = PACKET_MAX
         """Longest packet that the server may send, octets."""
+        self.losses = 0
+        """How often the connection was lost."""
+        self.loss = ""
+        """Why it was lost the last time, for people."""
+        self.lost: trio.Event
+        """Set when the socket has failed; another event for each socket."""
+        self.resumed = trio.Event()
+        """Set by `resume`; another event after each loss."""
+        self.retained: dict[Slot[Any], bool] = {}
+        """Requests that wait for `resume`, in order, and whether each was sent before the loss."""
+        self._is_held = False
+        self._is_whole = True
+        self._verdict = 0
+        self._since: dict[Slot[Any], float] = {}
         self.broken = trio.Event()
         """Set when the connection has ended, by whatever cause."""
         self.loss_level = logging.WARNING
         """How loudly its loss is told."""
         self.cause = ""
         """Why the connection ended, for people."""
+        self.take(socket)
+
+    def take(self, socket: _socket.socket) -> None:
+        """Go on over `socket`, which stays the caller's and is made non-blocking; `serve` it now.
+
+        Until `resume` only `Ahead` gets requests through.
+        """
+        socket.setblocking(False)
+        self._socket = socket
+        self._outbox = Outbox(socket, self._unpark, self._break)
+        self.batch = self._outbox
+        """`with connection.batch:` holds requests back, so that they leave in one call."""
+        self._scope = trio.CancelScope()
+        self.lost = trio.Event()
+        self.heard = trio.current_time()
+        """When the last octets came, or when the first request was made after all had been
+        answered; trio's time."""
+        self._alone = -1
+        self._alone_since = 0.0
 
     # Submitting.
 
@@ -125,12 +155,18 @@ class Connection:
     @property
     def is_congested(self) -> bool:
         """Tell whether `room` would wait."""
-        return len(self._slots) >= IN_FLIGHT_MAX or self._outbox.queued >= QUEUED_MAX
+        return (
+            len(self._slots) >= IN_FLIGHT_MAX
+            or self._outbox.queued >= QUEUED_MAX
+            or len(self.retained) >= IN_FLIGHT_MAX
+        )
 
     @property
     def is_busy(self) -> bool:
         """Tell whether what nobody waits for yet should not be asked for now."""
-        return len(self._slots) >= BUSY or self._outbox.queued >= QUEUED_MAX
+        return (
+            len(self._slots) >= BUSY or self._outbox.queued >= QUEUED_MAX or len(self.retained) > 0
+        )
 
     async def room(self) -> None:
         """Wait until more requests may be submitted; return at once when they may now.
@@ -163,11 +199,19 @@ class Connection:
     ) -> None:
         """Send a request whose slot the caller made; `payload` follows the encoded head.
 
-        `payload` is not referred to after the return: what the socket does not take is copied.
-        Errors: ENOTCONN after the end of the connection.
+        `payload` may change after the return: what is needed longer is copied, unless it is bytes.
+        Errors: ENOTCONN after the end of the connection; what `give_up` said while it is lost; that
+        of a handle that is lost for good.
         """
-        if self.cause:
-            raise VfsError(errno.ENOTCONN, self.cause)
+        slot.encode = encode
+        slot.args = args
+        if payload and self.retains:
+            payload = slot.payload = _constant(payload)
+        if self._is_held:
+            self._retain(slot)
+            return
+        if self.losses:
+            args = _translated(args)
         number = self._id
         slots = self._slots
         while True:
@@ -184,10 +228,20 @@ class Connection:
         self._requests += 1
         self._outbox.send(packet, payload)
 
+    def submit_ahead(self, slot: Slot[Any], encode: Callable[..., bytes], *args: Any) -> None:
+        """As `submit_slot`, although the connection is not whole yet; for `Ahead` alone."""
+        if self._scope.cancel_called:
+            raise VfsError(errno.ENOTCONN, self.cause or self.loss)
+        held, self._is_held = self._is_held, False
+        try:
+            self.submit_slot(slot, encode, *args)
+        finally:
+            self._is_held = held
+
     def close_handle(self, handle: bytes) -> None:
         """Close an SFTP handle; nobody hears the answer. Does nothing on a dead connection."""
-        self.handles -= 1
-        if not self.cause:
+        self.handles.discard(handle)
+        if not self._is_held and not (isinstance(handle, Handle) and handle.error):
             slot = Slot(self, STATUS)
             slot.is_abandoned = True
             self.submit_slot(slot, sftp.close, handle)
@@ -203,6 +257,10 @@ class Connection:
         self._requests += 1
         self._outbox.send(sftp.init(), b"")
         return await slot
+
+    def set_packet_max(self, octets: int) -> None:
+        """Say how long a packet the server may send, octets."""
+        self.packet_max = octets
 
     def _unpark(self) -> None:
         if self._parked and not self.is_congested:
@@ -222,10 +280,11 @@ class Connection:
         start = end = 0
         is_loaned = False
         slots = self._slots
-        while not self.cause:
-            await trio.lowlevel.wait_readable(self._socket)
+        socket, scope = self._socket, self._scope
+        while not scope.cancel_called:
+            await trio.lowlevel.wait_readable(socket)
             try:
-                count = self._socket.recv_into(chunk[end:])
+                count = socket.recv_into(chunk[end:])
             except BlockingIOError:
                 continue
             except OSError as exc:
@@ -293,6 +352,10 @@ class Connection:
         """End the connection from our side; does nothing when it has ended."""
         self._break("the connection was closed", is_ours=True)
 
+    def drop(self, cause: str) -> None:
+        """Take the socket for dead; does nothing when it is known to be."""
+        self._break(cause)
+
     def _break(
         self,
         cause: str,
@@ -301,30 +364,100 @@ class Connection:
         *,
         is_ours: bool = False,
     ) -> None:
-        """End: fail `culprit` and, where there is none, all slots with `number`."""
-        if self.cause:
+        """End, or be lost: fail `culprit` and, where there is none, all slots with `number`."""
+        if self.cause or (self._scope.cancel_called and not is_ours):
             return
-        self.cause = cause
-        if not is_ours:
+        self._scope.cancel()
+        with suppress(OSError):
+            # So that the process behind the stream hears of it, too.
+            self._socket.shutdown(_socket.SHUT_RDWR)
+        if not is_ours and self._is_whole:
             _log.log(self.loss_level, "SFTP connection lost: %s", cause)
         if culprit is not None:
             culprit.fail(number)
             number = errno.ENOTCONN
+        self._outbox.clear()
         slots = list(self._slots.values())
         self._slots.clear()
-        for slot in slots:
+        if self.retains and not is_ours:
+            self._lose(cause, slots)
+            return
+        self.cause = cause
+        self._is_held = True
+        for slot in (*slots, *self.retained):
             slot.fail(number)
-        self._outbox.clear()
+        self.retained.clear()
+        self._unpark_all()
+        self.broken.set()
+
+    def _unpark_all(self) -> None:
         parked = self._parked
         while parked:
             trio.lowlevel.reschedule(parked.popleft())
-        with suppress(OSError):
-            # So that the process behind the stream hears of it, too.
-            self._socket.shutdown(_socket.SHUT_RDWR)
-        self.broken.set()
-        self._scope.cancel()
 
-    async def _serve(self) -> None:
+    # Loss and return, for a connection that retains.
+
+    def _lose(self, cause: str, slots: list[Slot[Any]]) -> None:
+        self.loss = cause
+        self.lost.set()
+        if not self._is_whole:
+            for slot in slots:
+                slot.fail(errno.ENOTCONN)  # of `Ahead`, for there are no others
+            return
+        self.losses += 1
+        self._is_held = True
+        self._is_whole = False
+        now = trio.current_time()
+        since = self._since
+        self._since = {}
+        for slot in slots:
+            if not slot.is_abandoned:
+                self.retained[slot] = True
+                self._since[slot] = since.get(slot, now)
+        self.resumed = trio.Event()
+
+    def _retain(self, slot: Slot[Any]) -> None:
+        if self.cause:
+            raise VfsError(errno.ENOTCONN, self.cause)
+        if self._verdict:
+            raise VfsError(self._verdict, self.loss)
+        self.retained[slot] = False
+
+    def give_up(self, number: int, age: float = 0.0) -> None:
+        """Fail what is retained with errno `number`, and all requests until `resume`.
+
+        With `age`, only requests that were lost for the first time so many seconds ago, and none
+        that is made later.
+        """
+        until = trio.current_time() - age
+        for slot in list(self.retained):
+            if not age or self._since.get(slot, until + 1) <= until:
+                del self.retained[slot]
+                slot.fail(number)
+        if not age:
+            self._verdict = number
+            self._unpark_all()
+
+    def resume(self) -> None:
+        """Send all that was retained, in order, and hold back nothing from now on."""
+        self._is_held = False
+        self._is_whole = True
+        self._verdict = 0
+        self.round_trip.forget()
+        self.resumed.set()
+        retained, self.retained = self.retained, {}
+        with self.batch:
+            for slot in retained:
+                if slot.done or slot.is_abandoned:
+                    continue
+                try:
+                    self.submit_slot(slot, slot.encode, *slot.args, payload=slot.payload)
+                except VfsError as exc:
+                    slot.fail(exc.errno)
+        self._unpark()
+
+    async def serve(self) -> None:
+        """Serve the socket that was taken last; return when it has failed."""
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._receive)
@@ -344,6 +477,49 @@ class Connection:
         )
 
 
+class Ahead:
+    """Requests that pass those which a lost connection retains, to make it whole again."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.batch = connection.batch
+        self.greet = connection.greet
+
+    def set_packet_max(self, octets: int) -> None:
+        """As `Connection.set_packet_max`."""
+        self.connection.set_packet_max(octets)
+
+    def submit(self, answer: Answer[T], encode: Callable[..., bytes], *args: Any) -> Slot[T]:
+        """As `Connection.submit`; ENOTCONN for a slot means that the new socket is lost, too."""
+        slot = Slot(self.connection, answer)
+        self.connection.submit_ahead(slot, encode, *args)
+        return slot
+
+    def drop(self, wire: bytes) -> None:
+        """Close what the server calls `wire`; nobody hears the answer."""
+        slot = Slot(self.connection, STATUS)
+        slot.is_abandoned = True
+        with suppress(VfsError):  # lost, and it with it
+            self.connection.submit_ahead(slot, sftp.close, wire)
+
+
+def _constant(payload: Buffer) -> Buffer:
+    """Return `payload` such that nobody changes it: itself where it is bytes or a view of them."""
+    kind = type(payload)
+    if kind is bytes or (kind is memoryview and type(payload.obj) is bytes):  # type: ignore[union-attr]
+        return payload
+    return bytes(payload)
+
+
+def _translated(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a request's arguments with what the server calls their handle now."""
+    if args and type(args[0]) is Handle:
+        if args[0].error:
+            raise VfsError(args[0].error, "the file could not be opened again")
+        return (args[0].wire, *args[1:])
+    return args
+
+
 @asynccontextmanager
 async def open_connection(
     socket: _socket.socket, *, timeout: float = REQUEST_TIMEOUT
@@ -356,7 +532,7 @@ async def open_connection(
     connection = Connection(socket, timeout=timeout)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection._serve)
+        nursery.start_soon(connection.serve)
         try:
             yield connection
         except Exception as exc:

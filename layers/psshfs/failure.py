@@ -6,6 +6,10 @@ Shared by the mounting process and by the pump process; knows neither trio nor a
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
+
+DEAD_AFTER: Final = 30.0
+"""Seconds after which a network that carries nothing counts as dead."""
 
 
 class Cause(Enum):

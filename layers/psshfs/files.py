@@ -291,6 +291,7 @@ class FileOperations(AttrCache):
         if not data:
             return
         if ioflag & IO_APPEND:
+            file.is_appended = True
             async with file.append_lock:
                 offset = await self._end(node, file, handle)
                 await self._write(node, file, handle, offset, data)
@@ -311,6 +312,8 @@ class FileOperations(AttrCache):
         node.is_modified = True
         node.expiry = 0
         file.is_unsynced = True
+        if file.writes.is_idle and not file.writes.has_error:
+            file.floor = node.va.size or 0
         # Raised before the wait, for those who ask meanwhile; a failure leaves it to the server.
         if end > (node.va.size or 0):
             node.va = node.va._replace(size=end, bytes=occupied(end))

@@ -17,7 +17,7 @@ from typing import Any
 import asyncssh
 
 from .attempt import Attempt, keepalive
-from .failure import Cause, ConnectError
+from .failure import DEAD_AFTER, Cause, ConnectError
 from .hostkeys import name_type
 from .route import CommandRoute, Jump, JumpRoute, Route, TcpRoute, parse_jumps
 from .sshconfig import ConfigError, HostConfig
@@ -50,6 +50,7 @@ class Orders:
     compression: bool = False
     password: str | None = None
     subsystem: str = "sftp"
+    dead_after: float = DEAD_AFTER
 
 
 class Login:
@@ -102,10 +103,10 @@ class Login:
         env.update(w.partition("=")[::2] for w in self._config.words("SetEnv"))
         return {"env": env}
 
-    def keepalive(self) -> tuple[int, int]:
+    def keepalive(self) -> tuple[float, int]:
         """Give the seconds between questions to a silent server (0: none), and how many."""
         assert self._config is not None
-        return keepalive(self._config)
+        return keepalive(self._config, self._orders.dead_after)
 
     def _read(
         self, host: str, user: str | None, port: int | None, options: Sequence[str]

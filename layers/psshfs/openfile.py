@@ -25,6 +25,8 @@ class OpenFile:
     __slots__ = (
         "_readahead",
         "append_lock",
+        "floor",
+        "is_appended",
         "is_kept",
         "is_unsynced",
         "reader",
@@ -44,6 +46,10 @@ class OpenFile:
         self.readers = 0
         self.writers = 0
         self.is_kept = False
+        self.floor = 0
+        """While writes are unacknowledged: how long the file was before them."""
+        self.is_appended = False
+        """Written to its end (O_APPEND), where others may write, too."""
         self.is_unsynced = False
         """Written since the last fsync."""
         self.writes = WriteBehind(channels, window, pace)

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from ...native.constants import TTL_FOREVER
+from .failure import DEAD_AFTER
 
 MIB: Final = 1024 * 1024
 MISSING_NS: Final = 10**9
@@ -115,6 +116,13 @@ class PsshfsOptions:
     as nobody's (65534), and cannot be given to a file (EPERM)."""
     request_timeout: float = 120.0
     """Seconds without an octet from a server that owes answers, after which it counts as dead."""
+
+    patience: float = 120.0
+    """Seconds that requests wait for a lost connection to come back: 0 not at all (EIO), inf for
+    ever, else ETIMEDOUT follows."""
+    dead_after: float = DEAD_AFTER
+    """Seconds after which a silent network counts as dead, and an attempt to connect again as
+    failed."""
 
     @property
     def timeouts(self) -> Timeouts:

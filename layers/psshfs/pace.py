@@ -34,6 +34,10 @@ class RoundTrip:
         self._since = 0.0
         self.seconds = 0.0
 
+    def forget(self) -> None:
+        """Begin anew: the way to the server may be another one."""
+        self._current = self._former = float("inf")
+
     def add(self, seconds: float, now: float) -> None:
         """Take in what one request took."""
         if now - self._since > ROUND_TRIP_AGE:

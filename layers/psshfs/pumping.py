@@ -255,7 +255,7 @@ def _quicken(connection: asyncssh.SSHClientConnection, relay: Relay) -> None:
 
 
 async def _guard(
-    connection: asyncssh.SSHClientConnection, relay: Relay, interval: int, count: int
+    connection: asyncssh.SSHClientConnection, relay: Relay, interval: float, count: int
 ) -> None:
     """Have the server asked whether it lives, but only while it is silent.
 

@@ -30,7 +30,7 @@ class Refiner:
 
     def __init__(self, connection: Connection, session: Session) -> None:
         self._connection = connection
-        self._session = session
+        self.session = session
 
     async def _attrs(self, path: bytes) -> sftp.Attrs | None:
         try:
@@ -39,7 +39,7 @@ class Refiner:
             return None
 
     async def _statvfs(self, path: bytes) -> Statvfs | None:
-        if not self._session.statvfs:
+        if not self.session.statvfs:
             return None
         try:
             return await self._connection.submit(STATVFS, sftp.statvfs, path)
@@ -64,8 +64,8 @@ class Refiner:
 
     def opened(self, exc: StatusError) -> VfsError:
         """Refine what open met: ENFILE when we have as many handles as the server has said."""
-        limit = self._session.max_handles
-        if exc.is_vague and limit and self._connection.handles >= limit:
+        limit = self.session.max_handles
+        if exc.is_vague and limit and len(self._connection.handles) >= limit:
             return VfsError(errno.ENFILE, exc.detail)
         return exc
 

@@ -8,6 +8,7 @@ import socket as _socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, NamedTuple
 
 import trio
@@ -32,8 +33,10 @@ from .channels import Opener
 from .connection import Connection, ConnectionStatistics, open_connection
 from .errmap import StatusError
 from .files import FileOperations
+from .link import Link
 from .node import PATH_LEN_MAX
 from .options import Idmap, PsshfsOptions
+from .recovery import restore
 from .renaming import RenameOperations
 from .session import Session, open_session
 from .slot import STATUS, STATVFS
@@ -125,7 +128,8 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
     async def wait_broken(self) -> str:
         """Wait until the connection has ended; return why, for people.
 
-        From then on operations fail with ENOTCONN, except where the caches know the answer.
+        From then on operations fail with ENOTCONN, except where the caches know the answer. A
+        connection that is only lost, and will be brought back, has not ended.
         """
         await self.connection.broken.wait()
         return self.connection.cause
@@ -238,13 +242,16 @@ async def mount_psshfs(
     channel_opener: Opener | None = None,
     clock: Callable[[], int] = time.monotonic_ns,
     wall: Callable[[], int] = time.time_ns,
+    opener: Opener | None = None,
 ) -> AsyncIterator[Psshfs]:
     """Open an SFTP session on `socket` and serve the directory `path` of it.
 
     `socket` carries the SFTP subsystem's octets; it stays the caller's, but is shut down at the
     end. `path` empty means the login directory. The caller calls `unmount` before the end of the
     context; what is unacknowledged at its end is lost. `channel_opener` gives further streams to
-    the same server, over which data of long files go as well when one channel is too few.
+    the same server, over which data of long files go as well when one channel is too few. When the
+    connection is lost, `opener` gives another one to the same server; without it, all operations
+    end with ENOTCONN from then on.
     Errors at the beginning: see `open_session`.
     """
     options = PsshfsOptions() if options is None else options
@@ -267,6 +274,16 @@ async def mount_psshfs(
                 clock=clock,
                 wall=wall,
             )
+            if opener is not None:
+                connection.retains = True
+                link = Link(
+                    connection,
+                    opener,
+                    partial(restore, server),
+                    patience=options.patience,
+                    attempt_max=options.dead_after,
+                )
+                nursery.start_soon(link.run)
             try:
                 yield server
             except Exception as exc:

@@ -9,7 +9,7 @@ from ...native import sftp
 from ...native.constants import Vtype
 from ...native.errors import VfsError
 from .attributes import vtype_of
-from .connection import PACKET_MAX, Connection
+from .connection import PACKET_MAX, Ahead, Connection
 from .errmap import StatusError
 from .options import Idmap, PsshfsOptions
 from .slot import ATTRS, LIMITS, ONE_NAME
@@ -45,7 +45,9 @@ def _has(extensions: dict[bytes, bytes], name: bytes, revision: bytes) -> bool:
     return extensions.get(name) == revision
 
 
-async def open_session(connection: Connection, path: bytes, options: PsshfsOptions) -> Session:
+async def open_session(
+    connection: Connection | Ahead, path: bytes, options: PsshfsOptions
+) -> Session:
     """Greet the server, learn its limits and find the directory `path` (empty: the login one).
 
     Errors, told apart so that a user can be told what to do:
@@ -90,7 +92,7 @@ async def open_session(connection: Connection, path: bytes, options: PsshfsOptio
         max_write = min(max_write, fits)
     max_read = max(1, min(max_read, options.max_read))
     max_write = max(1, min(max_write, options.max_write))
-    connection.packet_max = max(PACKET_MAX, max_read + HEAD_ROOM)
+    connection.set_packet_max(max(PACKET_MAX, max_read + HEAD_ROOM))
     attrs = await attrs_slot
     real = await real_slot
     try:

@@ -10,8 +10,9 @@ import trio
 
 from ...native import sftp
 from ...native.errors import RemoteProtocolError, VfsError
-from ...native.records import Statvfs
+from ...native.records import Buffer, Statvfs
 from .errmap import StatusError
+from .handle import Handle
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -49,6 +50,8 @@ STATUS: Final[Answer[None]] = Answer(sftp.FXP_STATUS, _no_body)
 HANDLE: Final[Answer[bytes]] = Answer(sftp.FXP_HANDLE, sftp.decode_handle)
 DATA: Final[Answer[memoryview | bytes | None]] = Answer(sftp.FXP_DATA, sftp.decode_data, eof=True)
 NAMES: Final[Answer[list[sftp.Name] | None]] = Answer(sftp.FXP_NAME, sftp.decode_name, eof=True)
+WIRE_HANDLE: Final[Answer[bytes]] = Answer(sftp.FXP_HANDLE, sftp.decode_handle)
+"""As HANDLE, and nobody keeps account of it."""
 ONE_NAME: Final[Answer[bytes]] = Answer(sftp.FXP_NAME, _one_name)
 ATTRS: Final[Answer[sftp.Attrs]] = Answer(sftp.FXP_ATTRS, sftp.decode_attrs)
 STATVFS: Final[Answer[Statvfs]] = Answer(sftp.FXP_EXTENDED_REPLY, sftp.decode_statvfs)
@@ -73,11 +76,18 @@ class Slot(Generic[T]):
         "_tasks",
         "_value",
         "answer",
+        "args",
         "asked",
         "done",
+        "encode",
         "is_abandoned",
+        "payload",
         "shared",
     )
+
+    encode: Callable[..., bytes]
+    """With `args` and `payload`, the request; set when it is submitted."""
+    args: tuple[Any, ...]
 
     def __init__(self, connection: Connection, answer: Answer[T], *, shared: bool = False) -> None:
         self._connection = connection
@@ -90,6 +100,7 @@ class Slot(Generic[T]):
         self.asked = 0
         self.done = False
         self.is_abandoned = False
+        self.payload: Buffer = b""
         self.shared = shared
 
     def __await__(self) -> Generator[Any, Any, T]:
@@ -179,8 +190,7 @@ class Slot(Generic[T]):
             raise RemoteProtocolError(f"packet type {kind} answers where {answer.type} would")
         elif self.is_abandoned:
             if kind == sftp.FXP_HANDLE:
-                self._connection.handles += 1
-                self._connection.close_handle(sftp.decode_handle(body))
+                self._connection.close_handle(self._handle(sftp.decode_handle(body)))
         else:
             value = answer.decode(body)
             if kind == sftp.FXP_DATA:
@@ -191,12 +201,28 @@ class Slot(Generic[T]):
                     value = bytes(value)  # type: ignore[call-overload]
                 else:
                     loaned = True
-            elif kind == sftp.FXP_HANDLE:
-                self._connection.handles += 1
+            elif answer is HANDLE:
+                value = self._handle(value)  # type: ignore[arg-type, assignment]
             self._value = value
         self.done = True
         self._wake()
         return loaned
+
+    def _handle(self, wire: bytes) -> Handle:
+        """Return the handle that OPEN or OPENDIR got."""
+        pflags = self.args[1] if len(self.args) > 1 else 0
+        handle = Handle.of(wire, self.args[0], pflags)
+        self._connection.handles.add(handle)
+        return handle
+
+    def complete(self, value: T) -> None:
+        """Complete with an answer that was found by looking; `value` for one to OPEN is what the
+        server calls the handle."""
+        if self.answer is HANDLE:
+            value = self._handle(value)  # type: ignore[arg-type, assignment]
+        self._value = value
+        self.done = True
+        self._wake()
 
     def fail(self, number: int) -> None:
         """Complete with errno `number`."""

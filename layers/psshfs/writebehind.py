@@ -59,7 +59,6 @@ class WriteBehind:
     """
 
     __slots__ = (
-        "_closing",
         "_durability_error",
         "_holds",
         "_parked",
@@ -67,6 +66,7 @@ class WriteBehind:
         "_window",
         "_writer_error",
         "channels",
+        "closing",
         "connection",
         "end",
         "octets",
@@ -82,7 +82,8 @@ class WriteBehind:
         """No unacknowledged write reaches farther; 0 when there is none."""
         self._window = window
         self._pending: dict[WriteSlot, None] = {}
-        self._closing: list[bytes] = []
+        self.closing: list[bytes] = []
+        """SFTP handles that will be closed when every write has been answered."""
         self._parked: deque[trio.lowlevel.Task] = deque()
         self._holds = 0
         self._writer_error: VfsError | None = None
@@ -182,8 +183,8 @@ class WriteBehind:
             self.pace.answered(octets, slot.before, slot.since, slot.connection.heard)
             if not self._pending:
                 self.end = 0
-                while self._closing:
-                    self.channels.close(self._closing.pop())
+                while self.closing:
+                    self.channels.close(self.closing.pop())
         if slot.is_failed and not slot.is_through:
             try:
                 slot.result()
@@ -227,7 +228,7 @@ class WriteBehind:
         """Close an SFTP handle once every write has been answered: a server that works on
         several requests at once must not close it before."""
         if self._pending:
-            self._closing.append(handle)
+            self.closing.append(handle)
         else:
             self.channels.close(handle)
 

@@ -1,4 +1,4 @@
-"""What happens to a mount when something below it dies or talks nonsense.
+"""What happens to a mount that is not to be brought back when something below it dies.
 
 Nothing hangs, the mount answers with an error, it can be unmounted in the ordinary way,
 and no process is left (which the conftest above checks after every test).
@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,8 @@ def ask(call: Callable[[], object]) -> int | None:
 @contextmanager
 def dying(command: MountCommand, ground: Ground) -> Iterator[Mounted]:
     """A mount that the block may do anything to; it must be possible to unmount it afterwards."""
+    if command.remote:
+        ground = replace(ground, extra=(*ground.extra, "no_reconnect"))
     made = mount(command, ground)
     try:
         yield made

@@ -179,7 +179,7 @@ async def test_a_batch_leaves_in_one_piece_and_answers_come_in_any_order() -> No
                 + packet(sftp.FXP_ATTRS, 1, attrs(size=9))
             )
             assert (await first).size == 9
-            assert await second == b"h"
+            assert bytes(await second) == b"h"
             await third
             assert connection.statistics().requests == 3
             assert connection.statistics().in_flight == 0

@@ -466,7 +466,7 @@ async def test_too_many_open_files(tmp_path: Path) -> None:
             assert await errno_of(open_all()) == errno.ENFILE
             for cookie in cookies:
                 server.close(cookie, FREAD, CRED)
-            assert server.connection.handles == 0
+            assert not server.connection.handles
             assert await read_file(server, cookies[0]) == b""
         near.close()
         process.wait(timeout=5)

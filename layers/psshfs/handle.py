@@ -1,0 +1,37 @@
+"""SFTP handles that outlive the connection on which they were given."""
+
+from __future__ import annotations
+
+from ...native import sftp
+
+
+class Handle(bytes):
+    """What the server called a file or directory when it opened it; itself for all of its life.
+
+    It is compared as an object: two connections give the same octets to different files. `wire` is
+    what the server calls it now. `error`, once set, is the errno of all requests by it: what it
+    stood for is out of reach for good. `path` and `pflags` are those of its OPEN, with which it
+    is opened again where no node says better; `pflags` is 0 for a directory's.
+    """
+
+    __hash__ = object.__hash__
+    wire: bytes
+    path: bytes
+    pflags: int
+    error: int
+
+    @classmethod
+    def of(cls, wire: bytes, path: bytes, pflags: int) -> Handle:
+        """Make the handle of an answer to OPEN or OPENDIR."""
+        handle = cls(wire)
+        handle.wire = wire
+        handle.path = path
+        handle.pflags = pflags & (sftp.FXF_READ | sftp.FXF_WRITE)
+        handle.error = 0
+        return handle
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
