@@ -96,8 +96,6 @@ def _notes(args: argparse.Namespace) -> list[str]:
         notes.append("-c 2: one connection is used; requests for data and names share it")
     if args.export:
         notes.append("-e: mounted without file handles, it cannot be exported by NFS yet")
-    if args.preserve:
-        notes.append("-p: mounted without reconnecting; a lost connection ends in errors")
     return notes
 
 
@@ -163,7 +161,7 @@ def _parser() -> CommandParser:
         help="connections (NetBSD); one is used in any case",
     )
     add("-e", dest="export", action="store_true", help="exportable by NFS (NetBSD); not yet")
-    add("-p", dest="preserve", action="store_true", help="reconnect (NetBSD); not yet")
+    add("-p", dest="preserve", action="store_true", help="reconnect (NetBSD); it does")
     return parser
 
 

@@ -172,7 +172,6 @@ SSHFS_WORDS: Final[dict[str, WordSpec]] = {
     "writeback_cache": _checked(boolean, always),
     **dict(
         (
-            _needless("reconnect", "a lost connection is not made again yet"),
             _needless("delay_connect", _DELAYED),
             _needless("no_check_root", "the directory is looked at along with the first questions"),
             _needless("dcache_clean_interval", _DIRECTORY, "N"),

@@ -211,7 +211,7 @@ class Connection:
             self._retain(slot)
             return
         if self.losses:
-            args = _translated(args)
+            args = _translated(args, self.losses)
         number = self._id
         slots = self._slots
         while True:
@@ -241,10 +241,11 @@ class Connection:
     def close_handle(self, handle: bytes) -> None:
         """Close an SFTP handle; nobody hears the answer. Does nothing on a dead connection."""
         self.handles.discard(handle)
-        if not self._is_held and not (isinstance(handle, Handle) and handle.error):
+        if not self._is_held:
             slot = Slot(self, STATUS)
             slot.is_abandoned = True
-            self.submit_slot(slot, sftp.close, handle)
+            with suppress(VfsError):  # a handle that is lost is closed
+                self.submit_slot(slot, sftp.close, handle)
 
     async def greet(self) -> tuple[int, dict[bytes, bytes]]:
         """Exchange INIT and VERSION, the first thing on a connection; return version, extensions.
@@ -511,12 +512,16 @@ def _constant(payload: Buffer) -> Buffer:
     return bytes(payload)
 
 
-def _translated(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a request's arguments with what the server calls their handle now."""
+def _translated(args: tuple[Any, ...], age: int) -> tuple[Any, ...]:
+    """Return a request's arguments with what the server calls their handle now.
+
+    Errors: that of the handle; ESTALE for one that was closed before the last loss.
+    """
     if args and type(args[0]) is Handle:
-        if args[0].error:
-            raise VfsError(args[0].error, "the file could not be opened again")
-        return (args[0].wire, *args[1:])
+        handle = args[0]
+        if handle.error or handle.age != age:
+            raise VfsError(handle.error or errno.ESTALE, "the file could not be opened again")
+        return (handle.wire, *args[1:])
     return args
 
 

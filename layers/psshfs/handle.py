@@ -11,7 +11,8 @@ class Handle(bytes):
     It is compared as an object: two connections give the same octets to different files. `wire` is
     what the server calls it now. `error`, once set, is the errno of all requests by it: what it
     stood for is out of reach for good. `path` and `pflags` are those of its OPEN, with which it
-    is opened again where no node says better; `pflags` is 0 for a directory's.
+    is opened again where no node says better; `pflags` is 0 for a directory's. `age` is how often
+    the connection had been lost when `wire` was given: from another age, it may be another file's.
     """
 
     __hash__ = object.__hash__
@@ -19,15 +20,17 @@ class Handle(bytes):
     path: bytes
     pflags: int
     error: int
+    age: int
 
     @classmethod
-    def of(cls, wire: bytes, path: bytes, pflags: int) -> Handle:
+    def of(cls, wire: bytes, path: bytes, pflags: int, age: int) -> Handle:
         """Make the handle of an answer to OPEN or OPENDIR."""
         handle = cls(wire)
         handle.wire = wire
         handle.path = path
         handle.pflags = pflags & (sftp.FXF_READ | sftp.FXF_WRITE)
         handle.error = 0
+        handle.age = age
         return handle
 
     def __eq__(self, other: object) -> bool:

@@ -145,6 +145,7 @@ async def _reopen_some(ahead: Ahead, wanted: list[tuple[Handle, Expected]]) -> l
             _lost(handle, expected, errno.ESTALE, "it is another file now")
         elif handle in ahead.connection.handles:
             handle.wire = wire
+            handle.age = ahead.connection.losses
             reopened.append(handle)
             continue
         ahead.drop(wire)

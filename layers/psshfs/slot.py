@@ -211,7 +211,7 @@ class Slot(Generic[T]):
     def _handle(self, wire: bytes) -> Handle:
         """Return the handle that OPEN or OPENDIR got."""
         pflags = self.args[1] if len(self.args) > 1 else 0
-        handle = Handle.of(wire, self.args[0], pflags)
+        handle = Handle.of(wire, self.args[0], pflags, self._connection.losses)
         self._connection.handles.add(handle)
         return handle
 

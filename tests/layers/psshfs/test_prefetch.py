@@ -79,7 +79,7 @@ async def test_files_read_one_after_the_other_cost_little(
         assert server.prefetch.hits >= 296
         assert server.prefetch.wasted == 0
         await trio.testing.wait_all_tasks_blocked(0.02)
-        assert server.connection.handles == 0
+        assert not server.connection.handles
         assert server.statistics().octets_read_ahead == 0
         assert server.prefetch.octets == 0
 
@@ -213,7 +213,7 @@ async def test_a_file_that_is_removed_while_it_is_open_is_still_read(tmp_path: P
         root = root_of(server)
         cookie = cookies[2]
         await server.open(cookie, FREAD, CRED)
-        assert server.connection.handles == 0
+        assert not server.connection.handles
         name = (await _name_of(server, cookie)).name.encode()
         await server.remove(root, cookie, lookup_cn(name, CRED))
         await server.fsync(cookie, 0, 0, 0, CRED)

@@ -18,7 +18,7 @@ def test_command_line() -> None:
     line = build("me@[::1]:/x", port=7, config_file="f", options=["A=b", "C d"], compression=True)
     assert line.startswith("ssh -v -l me -p7 -F f -C -o A=b -o C d -oClearAllForwardings=yes ")
     assert line.endswith(" -a -x -s -- ::1 sftp")
-    assert "-oServerAliveInterval=15 -oConnectTimeout=30" in line
+    assert "-oConnectTimeout=30 -oServerAliveInterval=7 -oServerAliveCountMax=3" in line
     assert "Ciphers" not in line
     assert "-oCiphers=a,b" in build("host:", ciphers="a,b")
     assert "Ciphers" not in build(
