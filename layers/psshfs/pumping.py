@@ -8,6 +8,8 @@ import json
 import os
 import signal
 import socket as _socket
+import time
+from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import asyncssh
@@ -27,6 +29,8 @@ _CHANNEL_TIME = 60
 _CHANNELS_MAX = 8
 """Further channels that may be asked for by one message."""
 _GOODBYE_TIME = 1.0
+_SHOW_AFTER = 1.5
+"""Seconds after which a person is shown that something goes on."""
 
 
 class _Session(asyncssh.SSHClientSession[bytes]):
@@ -97,8 +101,9 @@ class Pump:
         relay = Relay(loop, self._data, self._ended.set)
         login = Login(orders, terminal, lambda text: self.tell("note", text=text))
         async with contextlib.AsyncExitStack() as stack:
-            connection = await login.connect(stack)
-            session = await self._open_channel(connection, login, relay, orders.subsystem)
+            async with _shown_waiting(terminal, orders.host):
+                connection = await login.connect(stack)
+                session = await self._open_channel(connection, login, relay, orders.subsystem)
             self._detach()
             loop.remove_reader(self._status.fileno())
             loop.add_reader(self._status.fileno(), self._hear, connection, login, orders.subsystem)
@@ -230,6 +235,27 @@ async def _first(*events: asyncio.Event) -> None:
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for wait in waiting:
         wait.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _shown_waiting(terminal: Terminal, host: str) -> AsyncIterator[None]:
+    """Show the person at the terminal that something goes on, when it takes long.
+
+    While a question is open nothing else runs here, this neither.
+    """
+
+    async def show() -> None:
+        begun = time.monotonic()
+        while True:
+            await asyncio.sleep(_SHOW_AFTER if time.monotonic() - begun < _SHOW_AFTER else 1)
+            terminal.wait(f"connecting to {host}, {time.monotonic() - begun:.0f} s ...")
+
+    showing = asyncio.ensure_future(show())
+    try:
+        yield
+    finally:
+        showing.cancel()
+        terminal.wait("")
 
 
 def _quicken(connection: asyncssh.SSHClientConnection, relay: Relay) -> None:

@@ -28,12 +28,24 @@ class Terminal:
 
     def __init__(self, lifeline: int, asked: Callable[[], None] | None = None) -> None:
         self.batch = False
+        self._is_waiting = False
+        """Whether a line of `wait` is on the screen."""
         self._lifeline = lifeline
         self.asked = asked
 
     def tell(self, text: str) -> None:
         """Show a line on stderr."""
+        self.wait("")
         print(_clean(text), file=sys.stderr, flush=True)
+
+    def wait(self, text: str) -> None:
+        """Show what is being waited for, on a terminal and nowhere else, in place of what was shown
+        so before; "" takes it away. Questions and lines take it away by themselves."""
+        if not (text or self._is_waiting) or not os.isatty(2):
+            return
+        self._is_waiting = bool(text)
+        with suppress(OSError):
+            os.write(2, b"\r\x1b[K" + _clean(text).encode())
 
     def can_ask(self) -> bool:
         """Tell whether there is anybody to ask."""
@@ -52,6 +64,7 @@ class Terminal:
         """
         if self.batch:
             return None
+        self.wait("")
         prompt = _clean(prompt)
         require = os.environ.get("SSH_ASKPASS_REQUIRE", "")
         askpass = os.environ.get("SSH_ASKPASS")

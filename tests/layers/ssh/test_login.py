@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -412,3 +413,15 @@ async def test_proxy_command_that_fails(command: str, sshd: Sshd) -> None:
     )
     assert error.kind is Cause.PROXY
     assert command in error.message
+
+
+def test_the_person_sees_that_something_goes_on() -> None:
+    """A line on the terminal while nobody answers, and none of it left afterwards."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options = (f"Port={silent.getsockname()[1]}", "ConnectTimeout=3")
+        with Person("127.0.0.1:", options=options) as person:
+            person.wait_for("\r\x1b[Kconnecting to 127.0.0.1, 2 s ...")
+            assert person.outcome()["kind"] == "UNREACHABLE"
+            if "\x1b[K" not in person.seen:
+                person.wait_for("\r\x1b[K")
+            assert "connecting" not in person.seen.rpartition("\r\x1b[K")[2]
