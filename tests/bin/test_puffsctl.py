@@ -27,7 +27,7 @@ from syspuffs.bin.puffsctl import main
 from syspuffs.gateway.control.client import Connection, mount_at
 from syspuffs.layers.trace import events
 
-from ..support.leaks import children, command_line, descendants, fuse_mounts, reap
+from ..support.leaks import children, command_line, descendants, fuse_mounts
 from ..support.mounts import Outcome, python_command, run, unmount, wait_until
 from ..support.sshd import find_sftp_server
 
@@ -369,8 +369,8 @@ def test_the_dead_leave_nothing_behind(point: Path, sockets: Path) -> None:
     mount(point, "puffs|p2k|tmpfs", "none")
     (one,) = ours(ask("list"), point)
     os.kill(one["pid"], signal.SIGKILL)
-    assert wait_until(lambda: not command_line(one["pid"]))
-    reap(children(os.getpid()))
+    assert wait_until(lambda: one["pid"] in children(os.getpid()))
+    os.waitpid(one["pid"], 0)
     assert [path.name for path in sockets.iterdir()] == [str(one["pid"])]
     got = puffsctl("status", str(point / "x"))
     assert (got.status, got.stdout) == (40, "")
