@@ -98,18 +98,23 @@ def status_text(answers: Sequence[Mapping[str, Any]]) -> None:
 
 def _lines(found: Mapping[str, Any]) -> Iterable[str]:
     """Yield one line for the plain values, and one for each group of others."""
-    plain = [f"{_words(name)} {_said(value)}" for name, value in found.items() if _is_plain(value)]
-    if plain:
-        yield ", ".join(plain)
+    values = [f"{_words(name)} {_said(value)}" for name, value in found.items() if _is_plain(value)]
+    if values:
+        yield ", ".join(values) + _share(found)
     for name, value in found.items():
         if not _is_plain(value):
-            rest = " ".join(_lines(value)) if isinstance(value, Mapping) else _said(value)
+            rest = "; ".join(_lines(value)) if isinstance(value, Mapping) else _said(value)
             if rest:
                 yield f"{_words(name)}: {rest}"
+
+
+def _share(found: Mapping[str, Any]) -> str:
+    """Say how much of what was looked for in a cache was there."""
     hits, misses = found.get("hits"), found.get("misses")
-    if isinstance(hits, int) and isinstance(misses, int) and hits + misses:
-        hits += found.get("negative_hits", 0)
-        yield f"({100 * hits / (hits + misses):.0f} % found)"
+    if not isinstance(hits, int) or not isinstance(misses, int) or not hits + misses:
+        return ""
+    hits += found.get("negative_hits", 0)
+    return f" ({100 * hits / (hits + misses):.0f} % found)"
 
 
 def _is_plain(value: Any) -> bool:
@@ -127,7 +132,7 @@ def _said(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(map(_said, value))
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 # Lists.

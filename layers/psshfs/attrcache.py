@@ -25,6 +25,7 @@ from ..ops import FileServer, Upcalls
 from .attributes import Translator, vtype_of, with_vtype
 from .channels import Channels, Opener
 from .connection import Connection
+from .counts import Counts
 from .directory import DEPTH_MAX, Entry, Listing, Listings
 from .errmap import StatusError
 from .flusher import Flusher
@@ -70,6 +71,7 @@ class AttrCache(FileServer):
         self.clock = clock
         self.wall = wall
         self.timeouts = options.timeouts
+        self.counts = Counts()
         self.flusher = Flusher(nursery)
         self.readdir_depth = DEPTH_MAX
         """READDIRs that the server takes at once."""
@@ -364,7 +366,9 @@ class AttrCache(FileServer):
 
     async def present_va(self, node: Node) -> Vattr:
         """Return attributes of `node` that are as true as the time-outs promise."""
+        self.counts.attributes += 1
         if self.clock() >= node.expiry:
+            self.counts.attributes_missed += 1
             await self.fetch(node)
         return node.va
 

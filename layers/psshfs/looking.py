@@ -41,6 +41,7 @@ class LookOperations(AttrCache):
         directory = self.table.directory(opc)
         name = cn.name
         now = self.clock()
+        self.counts.names += 1
         if name == b"..":
             return self.newinfo(directory.parent or directory, now)
         children = directory.children
@@ -62,6 +63,7 @@ class LookOperations(AttrCache):
         missing = directory.missing
         if missing is not None and now < missing.get(name, 0):
             return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=missing[name] - now)
+        self.counts.names_missed += 1
         child = await self._look(directory, name)
         if child is None:
             expiry = 0 if directory.missing is None else directory.missing.get(name, 0)
@@ -106,9 +108,11 @@ class LookOperations(AttrCache):
         listing = directory.listing
         if listing is None:
             listing = directory.listing = Listing()
+        self.counts.listings += 1
         async with listing.lock:
             if listing.is_loaded and self.clock() < listing.expiry:
                 return listing
+            self.counts.listings_missed += 1
             await self.ready(directory)
             stamp = self.table.changes
             listing.begin(stamp)
@@ -271,8 +275,10 @@ class LookOperations(AttrCache):
         node = self.table.node(opc)
         if node.vtype != Vtype.VLNK:
             raise VfsError(errno.EINVAL)
+        self.counts.links += 1
         if node.target is not None and self.clock() < node.target_expiry:
             return node.target
+        self.counts.links_missed += 1
         await self.ready(node)
         try:
             target = await self.connection.submit(ONE_NAME, sftp.readlink, self.table.path(node))

@@ -31,6 +31,7 @@ from .attributes import SIZE_MAX
 from .attrops import AttrOperations
 from .channels import Opener
 from .connection import Connection, ConnectionStatistics, open_connection
+from .counts import CacheStatistics
 from .errmap import StatusError
 from .files import FileOperations
 from .link import Link
@@ -83,12 +84,19 @@ PATHCONF: Final = {
 
 
 class PsshfsStatistics(NamedTuple):
-    """What the server holds, and the counters of its connection."""
+    """What the server holds, what its caches did, and the counters of its connection.
+
+    `channels` is how many SFTP sessions there are, `round_trip` the shortest time of late in which
+    the server has answered, seconds.
+    """
 
     nodes: int
     open_files: int
     octets_read_ahead: int
     octets_unacknowledged: int
+    channels: int
+    round_trip: float
+    caches: CacheStatistics
     connection: ConnectionStatistics
 
 
@@ -228,6 +236,9 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
             sum(file.is_open for file in files),
             self.readahead.octets,
             sum(file.writes.octets for file in files),
+            self.channels.count,
+            self.connection.round_trip.seconds,
+            self.counts.statistics(self.prefetch.hits, self.prefetch.wasted),
             self.connection.statistics(),
         )
 

@@ -105,14 +105,20 @@ def test_list_and_status_say_what_is_mounted(point: Path, origin: Path, sockets:
     assert stat.S_IMODE(socket.stat().st_mode) == 0o600
     assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
 
-    (point / "file").write_text("x")
-    (status,) = ask("status", str(point))
+    with open(point / "file", "w"):  # held, so that the host does not forget it
+        (status,) = ask("status", str(point))
     assert [layer["name"] for layer in status["layers"]] == ["puffs", "p2k", "puffs", "psshfs"]
     host, _, frames, psshfs = status["layers"]
     assert host["statistics"]["nodes"] == 2
     assert frames["statistics"]["requests"]["create"] == 1
     assert psshfs["options"]["request_timeout"] == 120.0
     assert psshfs["statistics"]["connection"]["requests"] > 3
+    before = psshfs["statistics"]["caches"]
+    os.listdir(point)
+    assert not (point / "nothing").exists()  # as the listing says
+    after = ask("status", str(point))[0]["layers"][3]["statistics"]["caches"]
+    assert after["names"]["hits"] > before["names"]["hits"]
+    assert after["listings"]["misses"] == before["listings"]["misses"] + 1
 
     unmount(point)
     assert wait_until(lambda: not list(sockets.iterdir()))
@@ -340,11 +346,11 @@ def test_forget_shows_what_others_did(point: Path, origin: Path) -> None:
 
 def test_figures_on_a_port_and_a_dump_in_the_log(point: Path) -> None:
     mount(point, "puffs|p2k|tmpfs", "none", "metrics_port=0")
-    (point / "file").write_text("x")
     (status,) = ask("status", str(point))
     address = status["notes"]["metrics"]
     assert address.startswith("http://127.0.0.1:")
-    page = httpx.get(address).text
+    with open(point / "file", "w"):  # held, so that the host does not forget it
+        page = httpx.get(address).text
     assert 'syspuffs_puffs_nodes{layer="0"} 2.0' in page
     assert 'syspuffs_p2k_kernel_vnodes{layer="1"} 2.0' in page
     got = puffsctl("metrics", str(point))
