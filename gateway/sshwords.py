@@ -32,10 +32,14 @@ def _ns(value: str) -> int:
     return -1 if time < 0 else int(time * 1e9)
 
 
-def _dir_cache(settings: Settings, value: str) -> None:
+def _yes_or_no(value: str) -> bool:
     if value not in ("yes", "no"):
         raise ValueError("is 'yes' or 'no'")
-    if value == "no":
+    return value == "yes"
+
+
+def _dir_cache(settings: Settings, value: str) -> None:
+    if not _yes_or_no(value):
         settings["cache_timeout_ns"] = 0
 
 
@@ -153,6 +157,11 @@ OWN_WORDS: Final[dict[str, WordSpec]] = {
     ),
     "max_conns": WordSpec(
         takes("max_conns", _channels), "channels for one file, where one is too few (4)", "N"
+    ),
+    "writeback": WordSpec(
+        takes("writeback", _yes_or_no),
+        "create and close return before the server has the file; fsync does not (no)",
+        "yes|no",
     ),
     "max_read": WordSpec(takes("max_read", _transfer), "longest READ, octets (1M)", "SIZE"),
     "max_write": WordSpec(takes("max_write", _transfer), "longest WRITE, octets (1M)", "SIZE"),

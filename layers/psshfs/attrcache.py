@@ -40,6 +40,7 @@ from .refine import Refiner
 from .session import Session
 from .slot import ATTRS, HANDLE
 from .walking import Walk
+from .writeback import FILES_MAX, WriteBack
 
 RACY: Final = 2 * 10**9
 """A file changed so recently, ns, may change again and still show the same whole second."""
@@ -110,6 +111,18 @@ class AttrCache(FileServer):
             following=self.walk.following,
             clock=clock,
         )
+
+        self.writeback = WriteBack(
+            self, is_on=options.writeback, files_max=handles // 4 if handles else FILES_MAX
+        )
+
+    @abstractmethod
+    def release_file(self, node: Node, file: OpenFile) -> None:
+        """Close what nobody has open; let go of the open side of a node that has nothing left."""
+
+    @abstractmethod
+    def written_back(self, node: Node, attrs: sftp.Attrs, stamp: int) -> None:
+        """Take in attributes that were asked for behind the last write of a file."""
 
     @abstractmethod
     async def load(self, directory: Node) -> Listing:
@@ -388,6 +401,8 @@ class AttrCache(FileServer):
         if file is None or not file.readers or file.reader is not None or node.is_gone:
             return
         await self.ready(node)
+        if file.reader is not None or node.is_gone:
+            return
         with suppress(VfsError):
             handle = await self.connection.submit(
                 HANDLE, sftp.open_, self.table.path(node), sftp.FXF_READ

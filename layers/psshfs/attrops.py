@@ -23,6 +23,8 @@ class AttrOperations(AttrCache):
         node = self.table.node(opc)
         now = self.clock()
         if now >= node.expiry:
+            if node.file is not None and node.file in self.writeback:
+                return node.va, 0  # the server knows less of it than we do
             await self.fetch(node)
             return node.va, self.attr_ttl(node)
         return node.va, node.expiry - now
@@ -42,6 +44,8 @@ class AttrOperations(AttrCache):
             if va.size > SIZE_MAX:
                 raise VfsError(errno.EFBIG)
         file = node.file
+        if file is not None and file.birth is not None:
+            await file.birth.wait()
         if file is not None and not file.writes.is_idle:
             # Neither may a late write extend what was truncated, nor move a time that was set.
             await file.writes.drain()

@@ -28,6 +28,7 @@ from .node import Node
 from .openfile import OpenFile
 from .prefetch import Ahead
 from .slot import ATTRS, HANDLE, STATUS, Slot
+from .writeback import Birth
 
 _MODE_TO_PFLAGS: Final = {
     FREAD: sftp.FXF_READ,
@@ -74,7 +75,14 @@ class FileOperations(AttrCache):
         if node.vtype != Vtype.VREG:
             return 0, 0
         file = self.open_file(node)
+        if file.writes.has_error and file not in self.writeback:
+            error = file.writes.take_error()
+            self.release_file(node, file)
+            assert error is not None
+            raise error  # what an earlier close did not tell
         if file.is_kept:
+            if file.birth is not None:
+                file.birth.mode = mode & (FREAD | FWRITE)
             file.keep_for(mode)
             file.count(mode, 1)
             return OpenFlag.IO_KEEP, 0
@@ -127,7 +135,7 @@ class FileOperations(AttrCache):
             keep = await self._open(node, file, missing)
         except BaseException:
             file.count(mode, -1)
-            self._release(node, file)
+            self.release_file(node, file)
             raise
         return OpenFlag.IO_KEEP if keep else 0, 0
 
@@ -201,9 +209,10 @@ class FileOperations(AttrCache):
         node = self.table.nodes.get(opc)
         if node is not None and node.file is not None:
             node.file.count(fflag, -1)
-            self._release(node, node.file)
+            self.release_file(node, node.file)
 
-    def _release(self, node: Node, file: OpenFile) -> None:
+    def release_file(self, node: Node, file: OpenFile) -> None:
+        """See `AttrCache`."""
         if file.release() and not file.is_open and node.file is file:
             node.file = None
 
@@ -215,17 +224,22 @@ class FileOperations(AttrCache):
         file = node.file
         if file is not None:
             file.readers = file.writers = 0
-            self._release(node, file)
+            self.release_file(node, file)
         return Setback.NOREF_N1 if node.is_gone else 0
 
     async def _handle(self, node: Node, mode: int) -> bytes:
         """Return the SFTP handle for FREAD or FWRITE, opened now where the host has not opened
         the node for it: pages may be read and written back at other times."""
         file = self.open_file(node)
+        if file.birth is not None:
+            await file.birth.wait()
         handle = file.reader if mode == FREAD else file.writer
         if handle is None:
             await self.ready(node)
             if node.is_gone:
+                error = file.writes.take_error()
+                if error is not None:
+                    raise error
                 raise VfsError(errno.ESTALE, "the last name of the node is gone")
             handle = await self.connection.submit(
                 HANDLE, sftp.open_, self.table.path(node), _MODE_TO_PFLAGS[mode]
@@ -283,6 +297,10 @@ class FileOperations(AttrCache):
         node = self.regular(opc)
         self.require_writable()
         file = node.file
+        if file is not None and file.birth is not None:
+            if not ioflag & IO_SYNC and self._keep(node, file, file.birth, offset, data, ioflag):
+                return
+            await file.birth.wait()
         handle = file.writer if file is not None else None
         if handle is None:
             handle = await self._handle(node, FWRITE)
@@ -299,6 +317,25 @@ class FileOperations(AttrCache):
             await self._write(node, file, handle, offset, data)
         if ioflag & IO_SYNC:
             await self.fsync(opc, FSYNC_WAIT, 0, 0, cred)
+
+    def _keep(
+        self, node: Node, file: OpenFile, birth: Birth, offset: int, data: Buffer, ioflag: int
+    ) -> bool:
+        """Keep what is written to a file that is being made; False where there is no room."""
+        if not self.writeback.takes(birth, len(data)):
+            return False
+        if ioflag & IO_APPEND:
+            offset = node.va.size or 0
+        end = offset + len(data)
+        if end > SIZE_MAX:
+            raise VfsError(errno.EFBIG)
+        self.writeback.keep(birth, offset, bytes(data))
+        self.table.changed(node)
+        node.is_modified = True
+        file.is_unsynced = True
+        if end > (node.va.size or 0):
+            node.va = node.va._replace(size=end, bytes=occupied(end))
+        return True
 
     async def _write(
         self, node: Node, file: OpenFile, handle: bytes, offset: int, data: Buffer
@@ -350,6 +387,10 @@ class FileOperations(AttrCache):
             if flags & FSYNC_WAIT and self.session.fsync:
                 await self._sync_by_path(node)
             return
+        if file is not None and file.birth is not None:
+            if self.writeback.is_on and not flags & FSYNC_WAIT:
+                return
+            await file.birth.wait()
         if file is not None:
             if file.handle is not None and self.channels.is_spread(file.handle):
                 await file.writes.drain()  # what asks behind one session's writes sees no other's
@@ -360,7 +401,11 @@ class FileOperations(AttrCache):
                     self.connection.submit_slot(slot, sftp.fstat, file.handle)
             writes = file.writes
             if not writes.is_idle:
-                await writes.drain()
+                if self.writeback.is_on and not flags & FSYNC_WAIT:
+                    self.writeback.add(node, file)
+                    await self.writeback.room()
+                else:
+                    await writes.drain()
             error = writes.take_error()
             if error is not None:
                 raise await self.refiner.written(error, self.any_path(node), 1)

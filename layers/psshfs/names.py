@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import stat
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from .directory import Listing
 from .errmap import StatusError
 from .node import TARGET_MAX, Node
 from .slot import ATTRS, HANDLE, STATUS
+from .writeback import Birth
 
 _log = logging.getLogger(__name__)
 
@@ -30,11 +32,49 @@ class NameOperations(AttrCache):
 
     async def create(self, opc: Cookie, cn: Componentname, va: Vattr) -> Newinfo:
         """Make a file, and keep its handle for the open that follows: one round trip for both."""
+        if self.writeback.is_on:
+            await self.writeback.room()
+            node = await self._create_later(opc, cn.name, va)
+            if node is not None:
+                return self.newinfo(node, self.clock())
         node, handle = await self._create(opc, cn.name, va)
         file = self.open_file(node)
         file.adopt(handle, FREAD | FWRITE)
         file.is_kept = True
         return self.newinfo(node, self.clock())
+
+    async def _create_later(self, opc: Cookie, name: bytes, va: Vattr) -> Node | None:
+        """Send the OPEN that makes a file and wait for nothing, where the name is known not to be
+        there; else return None."""
+        directory, path = await self._place(opc, name)
+        now = self.clock()
+        listing = directory.listing
+        if name in (directory.children or {}) or not (
+            (directory.missing is not None and now < directory.missing.get(name, 0))
+            or (listing is not None and now < listing.expiry and name not in listing.entries)
+        ):
+            return None
+        connection = self.connection
+        mode = 0o666 if va.mode is None else va.mode
+        wall = self.wall() // 10**9
+        attrs = sftp.Attrs(size=0, mode=stat.S_IFREG | mode, atime=wall, mtime=wall)
+        node = self._born(directory, name, attrs)
+        # Whose it is the server will say; most likely who owns the directory.
+        node.va = node.va._replace(uid=directory.va.uid, gid=directory.va.gid)
+        node.expiry = 0
+        node.is_modified = True
+        file = self.open_file(node)
+        birth = Birth(self.writeback, connection, node, file, FREAD | FWRITE, va.mode)
+        birth.shut.enter_context(self.gate.closed((directory, name)))
+        file.birth = birth
+        file.is_kept = True
+        self.writeback.add(node, file)
+        try:
+            connection.submit_slot(birth, sftp.open_, path, _CREATE, initial_attrs(va, 0o666))
+        except VfsError:
+            birth.fail(errno.ENOTCONN)
+            raise
+        return node
 
     async def mknod(self, opc: Cookie, cn: Componentname, va: Vattr) -> Newinfo:
         """Make a regular file. Errors: EOPNOTSUPP for other types, which SFTP has no request for

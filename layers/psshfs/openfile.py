@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -11,6 +12,9 @@ from .channels import Channels
 from .pace import Pace
 from .readahead import ReadAhead, Stream
 from .writebehind import WriteBehind
+
+if TYPE_CHECKING:
+    from .writeback import Birth
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +29,7 @@ class OpenFile:
     __slots__ = (
         "_readahead",
         "append_lock",
+        "birth",
         "floor",
         "is_appended",
         "is_kept",
@@ -50,6 +55,8 @@ class OpenFile:
         """While writes are unacknowledged: how long the file was before them."""
         self.is_appended = False
         """Written to its end (O_APPEND), where others may write, too."""
+        self.birth: Birth | None = None
+        """The OPEN that makes it, while that is not answered (`writeback.py`)."""
         self.is_unsynced = False
         """Written since the last fsync."""
         self.writes = WriteBehind(channels, window, pace)
@@ -110,7 +117,7 @@ class OpenFile:
         if writer is not None and not self.writers and (reader != writer or not self.readers):
             self.writer = None
             self.writes.close(writer)
-        if self.reader is None and self.writer is None:
+        if self.reader is None and self.writer is None and self.birth is None:
             self.is_kept = False
             return self.writes.is_idle and not self.writes.has_error
         return False

@@ -114,6 +114,8 @@ class PsshfsOptions:
     nomap_ignore: bool = False
     """With FILE and NAME: an id that nobody has a counterpart for passes as it is. Else it is shown
     as nobody's (65534), and cannot be given to a file (EPERM)."""
+    writeback: bool = False
+    """create() and close() return before the server has the file; see `writeback.py`."""
     request_timeout: float = 120.0
     """Seconds without an octet from a server that owes answers, after which it counts as dead."""
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -30,13 +30,11 @@ from .attributes import vtype_of
 from .connection import Connection
 from .directory import Entry
 from .scanning import FIRST, Cursor, Scan, Scans
-from .slot import ATTRS, DATA, HANDLE, Answer, Slot
+from .slot import ATTRS, DATA, HANDLE, HeardSlot, Slot
 
 if TYPE_CHECKING:
     from .gate import Gate
     from .node import Node, NodeTable
-
-T = TypeVar("T")
 
 SMALL: Final = 64 * 1024
 """Longest file that is read ahead whole, octets."""
@@ -46,22 +44,6 @@ WINDOW_MAX: Final = 128
 """Files ahead of one program."""
 HOT: Final = 2 * 10**9
 """Who has used a file read ahead so recently, ns, is taken to go on in the next directory."""
-
-
-class AheadSlot(Slot[T]):
-    """A request for a file that nobody waits for but its `Ahead`."""
-
-    __slots__ = ("_heard_by",)
-
-    def __init__(
-        self, connection: Connection, answer: Answer[T], heard_by: Callable[[Any], None]
-    ) -> None:
-        super().__init__(connection, answer, shared=True)
-        self._heard_by = heard_by
-
-    def _wake(self) -> None:
-        self._heard_by(self)
-        super()._wake()
 
 
 class Ahead:
@@ -110,10 +92,10 @@ class Ahead:
     def start(self, connection: Connection) -> None:
         """Send the first request. Errors: those of a connection."""
         if self.is_check:
-            slot = AheadSlot(connection, ATTRS, self._checked)
+            slot = HeardSlot(connection, ATTRS, self._checked)
             connection.submit_slot(slot, sftp.lstat, self.path)
         else:
-            opened = AheadSlot(connection, HANDLE, self._opened)
+            opened = HeardSlot(connection, HANDLE, self._opened)
             connection.submit_slot(opened, sftp.open_, self.path, sftp.FXF_READ)
 
     def _checked(self, slot: Slot[sftp.Attrs]) -> None:
@@ -128,8 +110,8 @@ class Ahead:
         handle = slot.result()
         connection = self.owner.connection
         self.asked = self.owner.clock()
-        self._looked = AheadSlot(connection, ATTRS, self._answered)
-        self._read = AheadSlot(connection, DATA, self._answered)
+        self._looked = HeardSlot(connection, ATTRS, self._answered)
+        self._read = HeardSlot(connection, DATA, self._answered)
         self._read.asked = self.size or 1
         try:
             with connection.batch:

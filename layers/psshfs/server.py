@@ -162,6 +162,9 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
         held back, so there is nothing to start otherwise. Errors stay with the files."""
         if waitfor != MNT_WAIT:
             return
+        await self.writeback.drain()
+        if (error := self.writeback.take_error()) is not None:
+            raise error
         files = [node.file for node in self.table.nodes.values() if node.file is not None]
         slots = []
         for file in files:
@@ -179,7 +182,8 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
 
     async def unmount(self, flags: int) -> None:
         """Wait for all writes. Errors: that of a write nobody was told of; not with MNT_FORCE."""
-        error: VfsError | None = None
+        await self.writeback.drain()
+        error: VfsError | None = self.writeback.take_error()
         for node in list(self.table.nodes.values()):
             file = node.file
             if file is not None:

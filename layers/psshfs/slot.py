@@ -236,3 +236,20 @@ class Slot(Generic[T]):
             self._tasks = None
             for task in tasks:
                 trio.lowlevel.reschedule(task)
+
+
+class HeardSlot(Slot[T]):
+    """A request for whose answer no task waits: `heard_by` is called with the slot when it is
+    there, well or not, in the task that receives."""
+
+    __slots__ = ("_heard_by",)
+
+    def __init__(
+        self, connection: Connection, answer: Answer[T], heard_by: Callable[[Any], None]
+    ) -> None:
+        super().__init__(connection, answer, shared=True)
+        self._heard_by = heard_by
+
+    def _wake(self) -> None:
+        self._heard_by(self)
+        super()._wake()

@@ -9,7 +9,7 @@ durability (fsync, close), which is where it must not be missed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -70,6 +70,7 @@ class WriteBehind:
         "connection",
         "end",
         "octets",
+        "on_idle",
         "pace",
     )
 
@@ -88,6 +89,8 @@ class WriteBehind:
         self._holds = 0
         self._writer_error: VfsError | None = None
         self._durability_error: VfsError | None = None
+        self.on_idle: Callable[[], None] | None = None
+        """Called when the last write is answered."""
 
     @property
     def is_idle(self) -> bool:
@@ -136,6 +139,25 @@ class WriteBehind:
             at += size
             while self.octets > self._room(length_max) or len(self._pending) >= REQUESTS_MAX:
                 await self._change()
+
+    def push(self, handle: bytes, offset: int, data: Buffer, length_max: int) -> None:
+        """Send `data` as `write` does, whatever the window; for data that nobody waits for."""
+        view = memoryview(data)
+        for at in range(0, len(view), length_max):
+            piece = view[at : at + length_max]
+            slot = WriteSlot(self, self.connection, offset + at, len(piece))
+            self.connection.submit_slot(
+                slot, sftp.write, handle, offset + at, len(piece), payload=piece
+            )
+            if not slot.done:
+                self._pending[slot] = None
+                self.octets += len(piece)
+                self.end = max(self.end, slot.end)
+
+    def fail(self, error: VfsError) -> None:
+        """Note an error of a write that could not even be sent."""
+        self._writer_error = self._writer_error or error
+        self._durability_error = self._durability_error or error
 
     async def _write_through(
         self, handle: bytes, offset: int, data: Buffer, length_max: int
@@ -194,6 +216,8 @@ class WriteBehind:
         parked = self._parked
         while parked:
             trio.lowlevel.reschedule(parked.popleft())
+        if not self._pending and self.on_idle is not None:
+            self.on_idle()
 
     def _send_again(self, slot: WriteSlot, handle: bytes, data: bytes) -> None:
         """Send on the main session what was on its way on one that has ended.
@@ -248,6 +272,11 @@ class WriteBehind:
     def has_error(self) -> bool:
         """Tell whether an error waits for somebody who asks for durability."""
         return self._durability_error is not None
+
+    @property
+    def error(self) -> VfsError | None:
+        """The error that waits for somebody who asks for durability; it still waits then."""
+        return self._durability_error
 
     def take_error(self) -> VfsError | None:
         """Return the error that is owed to who asks for durability; it is told then."""
