@@ -132,7 +132,7 @@ async def test_a_file_that_is_written_in_pieces(tmp_path: Path) -> None:
         server.close(big.cookie, FWRITE, CRED)
         await server.unmount(0)
         assert (tmp_path / "d/big").read_bytes() == b"b" * 2_000_000
-        assert server.connection.handles == 0
+        assert not server.connection.handles
 
 
 async def test_the_queue_is_bounded(tmp_path: Path) -> None:
