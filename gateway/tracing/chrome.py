@@ -1,7 +1,8 @@
 """A trace in the form that chrome://tracing and ui.perfetto.dev show.
 
 Complete events ("ph": "X"), microseconds; a layer is a process, and operations that ran at the
-same time are on threads of their own, as many as there were at most.
+same time are on threads of their own, as many as there were at most. Flows ("s", "f") go from a
+request to what was done for it in a layer below.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def write_chrome(events: Iterable[Event], out: TextIO) -> int:
     """Write `events` as Trace Event Format and return how many there were."""
     count = 0
     seen: dict[int, _Lanes] = {}
+    places: dict[tuple[int, int], tuple[int, int]] = {}
     out.write('{"displayTimeUnit": "ns", "traceEvents": [\n')
     for event in sorted(events, key=lambda event: event.start):
         lanes = seen.get(event.layer)
@@ -30,7 +32,13 @@ def write_chrome(events: Iterable[Event], out: TextIO) -> int:
             name = {"name": f"{event.layer}: {event.info.typename}"}
             head = {"ph": "M", "name": "process_name", "pid": event.layer, "tid": 0, "args": name}
             out.write(("," if count or len(seen) > 1 else "") + json.dumps(head) + "\n")
-        out.write("," + json.dumps(_complete(event, lanes.lane(event))) + "\n")
+        lane = lanes.lane(event)
+        out.write("," + json.dumps(_complete(event, lane)) + "\n")
+        places[event.info.pid, event.id] = event.layer, lane
+        above = places.get((event.info.pid, event.parent)) if event.parent else None
+        if above is not None:
+            for end in _flow(event, above, (event.layer, lane)):
+                out.write("," + json.dumps(end) + "\n")
         count += 1
     out.write("]}\n")
     return count
@@ -55,6 +63,17 @@ class _Lanes:
             lane = self._count
         heapq.heappush(self._busy, (event.start + event.duration, lane))
         return lane
+
+
+def _flow(
+    event: Event, above: tuple[int, int], place: tuple[int, int]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return both ends of the arrow to an operation from the one that it was done for."""
+    both = {"name": "for", "cat": "flow", "id": event.id, "ts": event.start / 1000}
+    return (
+        {"ph": "s", **both, "pid": above[0], "tid": above[1]},
+        {"ph": "f", "bp": "e", **both, "pid": place[0], "tid": place[1]},
+    )
 
 
 def _complete(event: Event, lane: int) -> dict[str, Any]:

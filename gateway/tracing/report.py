@@ -122,7 +122,7 @@ def _label(path: bytes) -> str:
     text = path.decode("utf-8", "backslashreplace")
     if len(text) > _LABEL_MAX:
         text = "..." + text[3 - _LABEL_MAX :]
-    return html.escape("".join(c if c.isprintable() else "?" for c in text))
+    return html.escape("".join(c if c.isprintable() else "?" for c in text), quote=False)
 
 
 def _followed(events: Sequence[Event]) -> str:

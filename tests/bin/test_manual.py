@@ -17,6 +17,7 @@ from syspuffs.bin import (
     psshfs,
     puffs_sftp_server,
     puffs_sftpd,
+    puffs_trace,
     puffsctl,
     syspuffs,
 )
@@ -106,6 +107,22 @@ def test_every_command_of_puffsctl_is_in_the_manual() -> None:
         for action in parser._actions:
             for option in action.option_strings:
                 assert option.removeprefix("-") in options, (name, option)
+
+
+def test_puffs_trace_is_as_the_manual_says(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (PAGES / "puffs_trace.1").read_text()
+    with suppress(SystemExit):
+        puffs_trace.main(["--help"])
+    shown = capsys.readouterr().out
+    options = set(re.findall(r"^  (?:-\w, )?(-?-[a-z-]+|-\w)\b", shown, re.M | re.I))
+    options |= set(re.findall(r"^  (-\w), --", shown, re.MULTILINE))
+    described = {f"-{name}" for name in re.findall(r"^\.It Fl (-?[\w-]+)", text, re.MULTILINE)}
+    described |= {f"-{name}" for name in re.findall(r"^\.It Fl \w , (-[\w-]+)", text, re.M)}
+    assert described == options
+    (commands,) = re.findall(r"\{([a-z,]+)\} \[options\]", shown)
+    assert set(re.findall(r"^\.It Cm (\w+)", text, re.MULTILINE)) == set(commands.split(","))
+    statuses = set(re.findall(r"(?:^  |    )(\d+)  ", shown.partition("Exit status:")[2], re.M))
+    assert statuses == set(re.findall(r"^\.It (\d+)$", text, re.MULTILINE)) == {*"0123"}
 
 
 def _keys(table: type[BaseModel], name: str) -> dict[str, set[str]]:
