@@ -82,9 +82,9 @@ _FAR_QUICK: Final = Scale(
 )
 
 LINKS: Final[tuple[Link, ...]] = (
-    Link("0", "round trip 0 (the loopback itself)", 0.0, None, FULL, QUICK, 5, 360.0),
-    Link("20", "round trip 20 ms", 0.02, None, _MIDDLE, _MIDDLE_QUICK, 3, 840.0),
-    Link("200", "round trip 200 ms", 0.2, None, _FAR, _FAR_QUICK, 3, 840.0),
+    Link("0", "round trip 0 (the loopback itself)", 0.0, None, FULL, QUICK, 5, 300.0),
+    Link("20", "round trip 20 ms", 0.02, None, _MIDDLE, _MIDDLE_QUICK, 3, 720.0),
+    Link("200", "round trip 200 ms", 0.2, None, _FAR, _FAR_QUICK, 3, 720.0),
     Link(
         *("100m", "100 Mbit/s, round trip 20 ms", 0.02, 12.5e6, _MIDDLE, _MIDDLE_QUICK, 3, 240.0),
         rows=frozenset({"read", "write", "tar", "create"}),

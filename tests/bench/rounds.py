@@ -115,6 +115,8 @@ class Rounds:
         with contextlib.ExitStack() as stack:
             ready = []
             for contender in order:
+                if not any(contender.does(row.key) for row in self.rows):
+                    continue
                 point = self._points / contender.key
                 seen = self._server.log.stat().st_size
                 try:
