@@ -38,6 +38,8 @@ Opener = Callable[[], AbstractAsyncContextManager[socket]]
 CHANNEL_FULL: Final = 1_250_000
 """Octets in flight, bandwidth times delay, from which on the window of one channel counts as the
 limit: three fifths of OpenSSH's, for it is opened again in steps."""
+ROUND_TRIP_MIN: Final = 0.004
+"""Seconds below which one channel carries 500 MB/s, and others would only cost."""
 OPEN_TIME: Final = 30.0
 """Seconds that a further session may take to come."""
 RETRY: Final = 60.0
@@ -98,6 +100,7 @@ class Channels:
         """Tell whether `pace` says that one session is too few, and nothing was done about it."""
         return (
             pace.in_flight >= CHANNEL_FULL
+            and self.connection.round_trip.seconds >= ROUND_TRIP_MIN
             and self._opener is not None
             and handle not in self._routes
             and (bool(self._further) or trio.current_time() >= self._retry_at)
