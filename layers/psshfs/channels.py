@@ -197,12 +197,17 @@ class Channels:
                     self._further.append(connection)
                     is_coming = False
                     self._came()
+                    main = self.connection
+                    lost = main.lost  # another one once it is back
                     try:
-                        await _either(connection.broken.wait, self.connection.broken.wait)
+                        # With the main session goes what its handles were: all twins, too.
+                        await _either(connection.broken.wait, lost.wait, main.broken.wait)
                     finally:
                         self._further.remove(connection)
                         for routes in self._routes.values():
                             routes[:] = [route for route in routes if route[0] is not connection]
+                        if lost.is_set():
+                            self._routes.clear()
         except (ConnectError, VfsError) as exc:
             _log.info("no further channel: %s", exc)
         finally:

@@ -84,3 +84,34 @@ async def test_one_channel_is_enough_where_the_user_says_so(
             assert await write(server, b"f", data) == 1
             await server.unmount(0)
     assert (tmp_path / "f").read_bytes() == data
+
+
+@pytest.mark.logs("SFTP connection lost", "connected again", "cannot connect again yet")
+@pytest.mark.parametrize("command", [None, "ssh"])
+async def test_a_cut_loses_nothing_of_what_is_on_several_channels(
+    tmp_path: Path, far: tuple[Sshd, Line], command: str | None
+) -> None:
+    sshd, line = far
+    ssh = SshOptions(config_file="none", options=sshd.options_by(line.port), ssh_command=command)
+    data = os.urandom(SIZE)
+    with trio.fail_after(LIMIT):
+        async with remote_tree(f"{sshd.host}:{tmp_path}", Remote(ssh, PsshfsOptions())) as server:
+            assert isinstance(server, Psshfs)
+            number = 0
+            while await write(server, b"f%d" % number, data) < 4:
+                number += 1
+            (tmp_path / "there").write_bytes(data)
+            source, target = await look(server, b"there"), await make(server, b"copy")
+            await server.open(source.cookie, FREAD, CRED)
+            await server.open(target.cookie, FWRITE, CRED)
+            for at in range(0, SIZE, STEP):
+                got = bytes(await server.read(source.cookie, at, STEP, 0, CRED))
+                assert got == data[at : at + STEP]
+                await server.write(target.cookie, at, got, 0, CRED)
+                if at == SIZE // 2:
+                    assert line.cut() == (4 if command else 1)
+            await server.fsync(target.cookie, FSYNC_WAIT, 0, 0, CRED)
+            assert (tmp_path / "copy").read_bytes() == data
+            server.close(source.cookie, FREAD, CRED)
+            server.close(target.cookie, FWRITE, CRED)
+            await server.unmount(0)
