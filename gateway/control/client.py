@@ -205,4 +205,11 @@ def _holding(place: str, found: Sequence[Found]) -> list[Found]:
         if one.mountpoint and (place + "/").startswith(one.mountpoint.rstrip("/") + "/")
     }
     longest = max(holders, key=len, default=None)
-    return [one for one in found if one.mountpoint == longest]
+    there = [one for one in found if one.mountpoint == longest]
+    # A mount that is covered by another one, or that is ending, is not what is meant.
+    tops = [one for one in there if not one.is_part]
+    newest = min(tops, key=lambda one: float(one.summary["seconds"]), default=None)
+    if newest is None:
+        return there
+    special = newest.summary["special"]
+    return [newest, *(one for one in there if one.is_part and one.summary["special"] == special)]

@@ -12,6 +12,7 @@ import signal
 import socket
 import stat
 import subprocess
+import tempfile
 import termios
 import time
 from collections.abc import Callable, Iterator
@@ -369,6 +370,40 @@ def test_a_port_in_use_is_said_before_anything_is_mounted(point: Path) -> None:
         got = run([*MOUNT_PUFFS, *stack, "none", str(point)])
     assert got.status == 2
     assert f"'metrics_port={port}': Address already in use" in got.stderr
+
+
+def as_user(uid: int, *argv: str) -> Outcome:
+    """Run a command as somebody who may read the interpreter wherever it is, and nothing else."""
+    cap = "+dac_read_search"
+    user = [f"--reuid={uid}", "--regid=65534", "--clear-groups"]
+    before = ["setpriv", *user, f"--inh-caps={cap}", f"--ambient-caps={cap}"]
+    env = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
+    return run([*before, *argv], env=env)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_ordinary_users_ask_about_their_own_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    place = Path(tempfile.mkdtemp(prefix="syspuffs-test-", dir="/tmp"))
+    os.chown(place, 65534, 65534)
+    try:
+        stack = ["-t", "puffs|p2k|tmpfs", "-o", f"log={place}.log"]
+        got = as_user(65534, *MOUNT_PUFFS, *stack, "none", str(place))
+        assert (got.status, got.stderr) == (0, "")
+        try:
+            got = as_user(65534, *PUFFSCTL, "list")
+            assert f"{place}  puffs|p2k|tmpfs" in got.stdout
+            assert len(ask("status", str(place))) == 1  # root may
+            got = as_user(65533, *PUFFSCTL, "status", str(place))
+            assert (got.status, got.stdout) == (40, "")
+            assert "is user 65534's; he may ask, and root" in got.stderr
+        finally:
+            subprocess.run(["umount", place], check=True)
+        sockets = Path("/tmp/syspuffs-65534")
+        assert wait_until(lambda: not sockets.exists() or not list(sockets.iterdir()))
+    finally:
+        place.rmdir()
+        Path(f"{place}.log").unlink(missing_ok=True)
 
 
 def test_the_dead_leave_nothing_behind(point: Path, sockets: Path) -> None:
