@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from syspuffs.bin import (
+    mount_helper,
     mount_psshfs,
     mount_puffs,
     psshfs,
@@ -94,6 +95,15 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.A
             for name, below in action.choices.items():
                 yield name, below
                 yield from ((f"{name} {rest}", found) for rest, found in _commands(below))
+
+
+def test_the_helper_of_mount_is_in_the_manual(capsys: pytest.CaptureFixture[str]) -> None:
+    with suppress(SystemExit):
+        mount_helper.main(["--help"])
+    letters = re.findall(r"^  -(\w)(?:, -(\w))?\b", capsys.readouterr().out, re.MULTILINE)
+    text = (PAGES / "mount.psshfs.8").read_text()
+    described = re.findall(r"^\.It Fl (\w)(?: , Fl (\w))?", text, re.MULTILINE)
+    assert set(sum(described, ())) == set(sum(letters, ()))
 
 
 def test_every_command_of_puffsctl_is_in_the_manual() -> None:

@@ -38,7 +38,7 @@ def test_no_directory_is_the_home(psshfs: Mount, point: Path) -> None:
     assert sorted(os.listdir(point)) == sorted(os.listdir(Path.home()))
 
 
-@pytest.mark.parametrize("name", ["a,b:c d", "-Ä\\,b"])
+@pytest.mark.parametrize("name", ["-Ä\\,b:c d"])
 def test_names_that_could_be_taken_for_more(
     psshfs: Mount, point: Path, tmp_path: Path, name: str
 ) -> None:
@@ -55,8 +55,9 @@ def test_an_address_in_brackets(psshfs: Mount, sshd: Sshd, point: Path, tmp_path
     assert "::1" in got.stderr
 
 
-@pytest.mark.parametrize("ssh", ["asyncssh", "openssh"])
-@pytest.mark.parametrize("server", ["sftp", find_sftp_server()])
+@pytest.mark.parametrize(
+    ("ssh", "server"), [("asyncssh", find_sftp_server()), ("openssh", find_sftp_server())]
+)
 def test_the_server_by_name_or_path(
     psshfs: Mount, point: Path, tmp_path: Path, ssh: str, server: str
 ) -> None:
@@ -114,8 +115,7 @@ def test_a_vsock_that_is_not_there(point: Path, psshfs: Mount) -> None:
     assert got.stderr.startswith("psshfs: vsock 77:7: ")
 
 
-@pytest.mark.parametrize("word", ["passive", "slave"])
-@pytest.mark.parametrize("kind", ["socket", "pipes"])
+@pytest.mark.parametrize(("kind", "word"), [("socket", "passive"), ("pipes", "slave")])
 def test_over_standard_input_and_output(point: Path, tmp_path: Path, kind: str, word: str) -> None:
     if kind == "socket":
         near, far = (end.detach() for end in socket.socketpair())
@@ -157,6 +157,47 @@ def test_hard_links_can_be_switched_off(psshfs: Mount, point: Path, tmp_path: Pa
     assert psshfs(f"127.0.0.1:{tmp_path}", str(point), "-o", "disable_hardlink").status == 0
     with pytest.raises(OSError, match=r"not (permitted|implemented)"):
         os.link(point / "file", point / "other")
+
+
+def test_no_link_leads_out(psshfs: Mount, point: Path, tmp_path: Path) -> None:
+    """As the host's kernel follows them: CVE-2026-47187 of sshfs."""
+    tree = tmp_path / "tree"
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "file").write_text("in")
+    (tmp_path / "secret").write_text("out")
+    inside = {"abs": f"{tree}/file", "up": "../../file", "a/up": "../file"}
+    outside = {"passwd": "/etc/passwd", "out": "../secret", "a/b/out": "../../../secret"}
+    outside |= {"there": f"{tmp_path}/secret", "new": "../made-by-the-mount"}
+    (tree / "a" / "b" / "up").symlink_to(inside.pop("up"))
+    for name, target in {**inside, **outside}.items():
+        (tree / name).symlink_to(target)
+    assert psshfs(f"127.0.0.1:{tree}", str(point)).status == 0
+    for name in ("abs", "a/b/up", "a/up"):
+        assert (point / name).read_text() == "in"
+    for name in outside:
+        with pytest.raises(PermissionError):
+            (point / name).read_text()
+        with pytest.raises(PermissionError):
+            (point / name).write_text("led astray")
+    assert not (tmp_path / "made-by-the-mount").exists()
+    assert sorted(os.listdir(point)) == sorted(os.listdir(tree))
+
+
+def test_users_by_a_file(psshfs: Mount, point: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").touch()
+    uids, gids = tmp_path / "uids", tmp_path / "gids"
+    uids.write_text(f"54321:{os.geteuid()}\n")
+    gids.write_text(f"54322:{os.getegid()}\n")
+    words = f"idmap=file,uidfile={uids},gidfile={gids},nomap=error"
+    assert psshfs(f"127.0.0.1:{tree}", str(point), "-o", words).status == 0
+    state = (point / "file").stat()
+    assert (state.st_uid, state.st_gid) == (54321, 54322)
+    with pytest.raises(PermissionError):
+        os.chown(point / "file", 54329, 54322)
+    os.chown(point / "file", 54321, 54322)
+    assert (tree / "file").stat().st_uid == os.geteuid()
 
 
 def test_a_directory_below(psshfs: Mount, point: Path, tmp_path: Path) -> None:
