@@ -65,8 +65,15 @@ REQUEST_TIMEOUT: Final = 120.0
 
 
 class ConnectionStatistics(NamedTuple):
-    """Counters since the connection was opened, and what is going on now."""
+    """Counters since the connection was opened, and what is going on now.
 
+    `is_up`: it has not ended, and is not waiting to be made again. `losses` is how often it was
+    lost, `loss` why it was the last time, or why it has ended.
+    """
+
+    is_up: bool
+    losses: int
+    loss: str
     requests: int
     replies: int
     octets_sent: int
@@ -468,6 +475,9 @@ class Connection:
     def statistics(self) -> ConnectionStatistics:
         """Return the counters."""
         return ConnectionStatistics(
+            not self.cause and not self.lost.is_set() and self._is_whole,
+            self.losses,
+            self.cause or self.loss,
             self._requests,
             self._replies,
             self._outbox.sent,

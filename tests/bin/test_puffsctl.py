@@ -332,6 +332,37 @@ def test_top_on_a_terminal(point: Path, origin: Path) -> None:
     assert (got.status, "needs a terminal" in got.stderr) == (2, True)
 
 
+def test_rules_for_wires_come_to_a_mount_that_was_made_for_them(
+    point: Path, origin: Path, tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nname = "never"\nplace = "sftp"\nop = "rmdir"\nerrno = "EIO"\n')
+    words = [f"sftp_server={find_sftp_server()}", f"faults={rules}"]
+    mount(point, "puffs|p2k|puffs|psshfs", f":{origin}", *words)
+    at = ("-m", str(point))
+    # The wire between the halves of the second puffs hides nothing of what is behind it.
+    (status,) = ask("status", str(point))
+    assert [layer["name"] for layer in status["layers"]] == ["puffs", "p2k", "puffs", "psshfs"]
+    found = ask("fault", "add", *at, "place=sftp", "op=mkdir", "errno=EACCES", "name=no")
+    assert [rule["name"] for rule in found] == ["never", "no"]
+    with pytest.raises(PermissionError):
+        (point / "dir").mkdir()
+    ask("fault", "add", *at, "place=frames", "op=symlink", "errno=ENOSPC", "times=1")
+    with pytest.raises(OSError, match="No space left"):
+        (point / "link").symlink_to("x")
+    rules.write_text('[[rule]]\nop = "create"\nerrno = "EDQUOT"\nplace = "server"\n')
+    got = puffsctl("fault", "load", *at, str(rules))
+    assert (got.status, "there is no place 'server'" in got.stderr) == (1, True)
+    # Operations get a layer of their own.
+    ask("fault", "add", *at, "--place", "HERE|psshfs", "op=create", "errno=EDQUOT")
+    with pytest.raises(OSError, match="quota"):
+        (point / "file").write_text("x")
+    assert ask("fault", "clear", *at) == []
+    (point / "dir").mkdir()
+    (point / "file").write_text("x")
+    assert ours(ask("list"), point)[0]["type"] == "puffs|p2k|puffs|psshfs"
+
+
 def test_forget_shows_what_others_did(point: Path, origin: Path) -> None:
     (origin / "dir").mkdir()
     (origin / "dir/file").write_text("old")

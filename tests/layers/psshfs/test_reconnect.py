@@ -392,8 +392,11 @@ async def test_patience_ends(tmp_path: Path) -> None:
         assert await errno_of(look(server, b"f")) == errno.ETIMEDOUT
         assert 0.2 < trio.current_time() - start < 1.5
         assert await errno_of(look(server, b"f")) == errno.ETIMEDOUT
+        found = server.statistics().connection
+        assert (found.is_up, found.losses, bool(found.loss)) == (False, 1, True)
         line.refuses = False
         await server.connection.resumed.wait()
+        assert server.statistics().connection.is_up
         await mkdir(server, b"new")
         assert (tmp_path / "new").is_dir()
 
