@@ -213,11 +213,16 @@ class Joints:
         return SEPARATOR.join([*names[: at + 1], HERE, *names[rest + 1 :]])
 
 
+_FROM_THE_BEGINNING: Final = "compare"
+"""What has to have seen all that was ever asked: it cannot come later."""
+
+
 def _kind(name: str) -> Kind:
-    for element in ELEMENTS:
-        if element.name == name and element.passes:
+    coming = [e for e in ELEMENTS if e.passes and e.name != _FROM_THE_BEGINNING]
+    for element in coming:
+        if element.name == name:
             return element
-    fitting = ", ".join(element.name for element in ELEMENTS if element.passes)
+    fitting = ", ".join(element.name for element in coming)
     raise ControlError(f"'{name}' cannot come between two layers; these can: {fitting}")
 
 

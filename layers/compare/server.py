@@ -41,6 +41,15 @@ class Mismatch(NamedTuple):
 Report = Callable[[Mismatch], None]
 
 
+class CompareStatistics(NamedTuple):
+    """What became of operations: see the attributes of `Compare`."""
+
+    compared: int
+    differed: int
+    left_out: int
+    undecided: int
+
+
 class Compare(Around):
     """The server below, with `second` beside it. Owns neither, but attaches and unmounts both.
 
@@ -80,6 +89,10 @@ class Compare(Around):
         super().__init__(below)
         careful = second.kargs.kflags & _CAREFUL
         self._kargs = self._kargs._replace(kflags=self._kargs.kflags | careful)
+
+    def statistics(self) -> CompareStatistics:
+        """Return the figures of now."""
+        return CompareStatistics(self.compared, self.differed, self.left_out, self.undecided)
 
     def attach(self, upcalls: Upcalls) -> None:
         """See FileServer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EIO, ENOTCONN
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...native.errors import VfsError
 from ..operations import Operation
@@ -13,6 +13,15 @@ from ..passing import Answers, Around
 from ..paths import Paths
 from .reorder import Queue
 from .rules import Fault, Rules
+
+
+class FaultStatistics(NamedTuple):
+    """Rules that hold, how often they were taken, and how many operations hang by them."""
+
+    rules: int
+    taken: int
+    hanging: int
+    is_dead: bool
 
 
 class Faulty(Around):
@@ -26,6 +35,12 @@ class Faulty(Around):
         self._paths = Paths(below.kargs.root.cookie)
         self._order = Queue()
         super().__init__(below)
+
+    def statistics(self) -> FaultStatistics:
+        """Return the figures of now."""
+        found = self.rules.statistics()
+        taken, hanging = sum(one.taken for one in found), sum(one.hanging for one in found)
+        return FaultStatistics(len(found), taken, hanging, self.is_dead)
 
     def around(self, operation: Operation, call: Callable[..., Answers]) -> Callable[..., Answers]:
         """See Around."""

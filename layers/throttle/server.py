@@ -40,6 +40,7 @@ class Throttle(Around):
     name = "throttle"
 
     def __init__(self, below: FileServer, pace: Pace) -> None:
+        self.options = pace
         self._latency = pace.latency
         self._operations = None if pace.operations is None else Bucket(pace.operations)
         self._octets = None if pace.octets is None else Bucket(pace.octets)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from time import monotonic_ns
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import trio
 
@@ -24,6 +24,14 @@ _current: ContextVar[int] = ContextVar("syspuffs_trace_current", default=0)
 _ids: Final = itertools.count(1)
 
 
+class TraceStatistics(NamedTuple):
+    """Records written, those that the file could not take, and operations under way."""
+
+    written: int
+    lost: int
+    in_flight: int
+
+
 class Trace(Around):
     """A server whose operations are recorded. `traced` makes one."""
 
@@ -34,6 +42,11 @@ class Trace(Around):
         self.recorder = Recorder(file, below.kargs, typename, keep)
         self._keep = keep
         super().__init__(below)
+
+    def statistics(self) -> TraceStatistics:
+        """Return the figures of now."""
+        recorder = self.recorder
+        return TraceStatistics(recorder.written, recorder.lost, len(recorder.in_flight))
 
     def around(self, operation: Operation, call: Callable[..., Answers]) -> Callable[..., Answers]:
         """See Around. The body is written out for speed: it runs for each operation."""

@@ -58,7 +58,7 @@ async def test_places_are_named_by_what_is_around_them() -> None:
 
 async def test_names_and_words_that_make_no_sense() -> None:
     async with nested() as top, joints(top) as made:
-        for name in ("psshfs", "p2k", "nosuch", ""):
+        for name in ("psshfs", "p2k", "compare", "nosuch", ""):
             with pytest.raises(ControlError, match="cannot come between"):
                 await made.insert(name, "")
         with pytest.raises(ControlError, match="throttle_ops"):

@@ -10,10 +10,11 @@ import trio.testing
 
 from syspuffs.emul.kernel import Kernel
 from syspuffs.gateway.control import kernels
-from syspuffs.gateway.control.elements import elements
+from syspuffs.gateway.control.elements import elements, figures, options
 from syspuffs.gateway.control.elements import kernels as kernels_of
 from syspuffs.gateway.control.inflight import in_flight
 from syspuffs.layers.fault import Rule, Rules
+from syspuffs.layers.throttle import Pace, Throttle
 from syspuffs.native.constants import FREAD, NameiOp, Vtype
 from syspuffs.native.records import Cred, Flock, Vattr, lookup_cn
 
@@ -121,3 +122,15 @@ async def test_kernels_are_told_apart() -> None:
         found = kernels_of(top)
         assert len(found) == 2
         assert all(isinstance(kernel, Kernel) for kernel in found)
+
+
+async def test_layers_tell_what_they_are_told_and_what_they_did(rules: Rules) -> None:
+    async with nested(rules) as top:
+        with trio.move_on_after(0):
+            await top.lookup(top.kargs.root.cookie, LOOK)
+        found = {element.name: figures(element.part) for element in elements(top)}
+        assert found["fault"] == {"rules": 1, "taken": 1, "hanging": 0, "is_dead": False}
+        assert found["puffs"]["requests"]["lookup"] == 1
+        assert found["p2k"]["kernel"]["vnodes"] == 1
+        throttle = Throttle(top.server, Pace(operations=7))
+        assert options(throttle) == {"operations": 7, "octets": None, "latency": 0.0}
