@@ -168,6 +168,8 @@ def shown(seen: Seen) -> str:
 
     if seen.errno:
         return str(VfsError(seen.errno))
+    if seen.value is None:
+        return "success"
     if isinstance(seen.value, bytes):
         return repr(seen.value[:_SHOWN_MAX])
     if isinstance(seen.value, tuple) and len(seen.value) == 3:

@@ -6,7 +6,8 @@ the suspect and one that is believed, and it fails when these two differ.
 
 The parts are those of delta debugging (Zeller, Hildebrandt: Simplifying and Isolating
 Failure-Inducing Input, 2002), after what cannot matter was cut: all after the first difference,
-and, if it still fails, all that does not touch the nodes of the operation that differs.
+and, if it still fails, all that does not touch the nodes of the operation that differs, and all
+that only looks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, TypeAlias
 
+from ..operations import CHANGING
 from ..ops import FileServer
 from ..trace import Event
 from .server import replay
@@ -66,6 +68,9 @@ async def shrink(events: list[Event], suspect: Make, believed: Make) -> list[Eve
         part = related
     elif not await fails(part):
         part = events  # something that ran at the same time has to do with it
+    telling = _telling(part)
+    if len(telling) < len(part) and await fails(telling):
+        part = telling
     return await _minimized(part, fails)
 
 
@@ -81,6 +86,18 @@ def _related(events: list[Event]) -> list[Event]:
             named |= cookies
             kept.append(event)
     return kept[::-1]
+
+
+def _telling(events: list[Event]) -> list[Event]:
+    """Return what changes something, the last event, and what finds their nodes for them."""
+    kept = []
+    known: set[int] = set()
+    for event in events:
+        is_needed = event.name in CHANGING or not _given(event) <= known
+        if event is events[-1] or (is_needed and not event.outcome):
+            kept.append(event)
+            known |= _given(event)
+    return kept
 
 
 def _given(event: Event) -> set[int]:

@@ -45,7 +45,8 @@ class Contender:
 
     `rows` are the keys of the rows it can do (None: all that are nobody's alone), `links` those
     of the links it is measured over (None: all). `plain` is the key of the contender that it is a
-    further pair of layers on top of. `is_slow`: its time for many files is a multiple of that
+    further pair of layers on top of, or another layer, of which `share` says how much of the speed
+    has to be left. `is_slow`: its time for many files is a multiple of that
     for a few, and a few are enough.
     """
 
@@ -55,6 +56,7 @@ class Contender:
     argv: Callable[[Server, Path, Path], list[str]]
     rows: frozenset[str] | None = None
     plain: str | None = None
+    share: float | None = None
     links: frozenset[str] | None = None
     is_slow: bool = False
 
@@ -99,6 +101,19 @@ def _stack(server: Server, remote: Path, point: Path) -> list[str]:
     return [*head, *_place(server, _OPENSSH, remote, point)]
 
 
+def _with_null(server: Server, remote: Path, point: Path) -> list[str]:
+    head = [script("mount_puffs"), "-t", "puffs|null|psshfs"]
+    return [*head, *_place(server, _OPENSSH, remote, point)]
+
+
+def _with_trace(server: Server, remote: Path, point: Path) -> list[str]:
+    file = point.with_suffix(".trace")
+    file.unlink(missing_ok=True)  # of the last round
+    words = (*_OPENSSH, f"trace={file}", "trace_data=full")
+    head = [script("mount_puffs"), "-t", "puffs|trace|psshfs"]
+    return [*head, *_place(server, words, remote, point)]
+
+
 def _wrapped(server: Server, remote: Path, point: Path) -> list[str]:
     return [script("syspuffs"), *_psshfs(*_OPENSSH)(server, remote, point)]
 
@@ -116,6 +131,18 @@ CONTENDERS: Final[tuple[Contender, ...]] = (
     Contender(
         *("wrapped", "syspuffs, 2 proc.", "fuse.puffs|p2k|puffs|psshfs", _wrapped),
         plain="ssh",
+        links=frozenset({"0"}),
+    ),
+    Contender(
+        *("null", "a `null` on top", "fuse.puffs|null|psshfs", _with_null),
+        plain="ssh",
+        share=0.95,
+        links=frozenset({"0"}),
+    ),
+    Contender(
+        *("trace", "`trace`, all data", "fuse.puffs|trace|psshfs", _with_trace),
+        plain="ssh",
+        share=0.90,
         links=frozenset({"0"}),
     ),
     Contender(

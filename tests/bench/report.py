@@ -91,7 +91,7 @@ class Report:
             ratios.append(self._judge(row, contender, ratio, " of cat", "of ssh cat", wanted))
         if contender.plain is not None:
             ratio = self._ratio(row, key, contender.plain)
-            goal = PAIR_GOALS.get(link)
+            goal = PAIR_GOALS.get(link) if contender.share is None else contender.share
             ratios.append(self._judge(row, contender, ratio, " of plain", "of plain psshfs", goal))
         words = [word for word in ratios if word]
         words.append(f"{_number(median(rates))} ({_number(min(rates))} to {_number(max(rates))})")
