@@ -94,7 +94,7 @@ def _translated(exc: BaseException) -> CommandError | None:
     if isinstance(exc, VfsError):
         # Out of an unmount: nothing else lets one escape.
         return CommandError(
-            Status.FAILURE, f"the file system ended with {exc}; what was written last may be lost"
+            Status.UNSAVED, f"the file system ended with {exc}; what was written last may be lost"
         )
     if isinstance(exc, KeyboardInterrupt):
         return CommandError(Status.SIGNAL + SIGINT, "")

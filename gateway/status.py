@@ -40,6 +40,7 @@ class Status(IntEnum):
     MOUNT_POINT_BUSY = 32
     FUSE_PERMISSION = 33
     FUSE_MISSING = 34
+    UNSAVED = 35
     NOTHING_MOUNTED = 40
     WRAPPED_PROTOCOL = 41
     CANNOT_EXECUTE = 126
@@ -74,6 +75,7 @@ MEANINGS: Final[dict[Status, str]] = {
     Status.MOUNT_POINT_BUSY: "something is mounted there already",
     Status.FUSE_PERMISSION: "no permission to mount (/dev/fuse, fusermount3, fuse.conf)",
     Status.FUSE_MISSING: "FUSE is not there (/dev/fuse or fusermount3)",
+    Status.UNSAVED: "with -f: unmounted, and not everything that was written was saved",
     Status.NOTHING_MOUNTED: "syspuffs: the command ended well but mounted nothing",
     Status.WRAPPED_PROTOCOL: "syspuffs: the command sent a mount request that makes no sense",
     Status.CANNOT_EXECUTE: "syspuffs: the command cannot be executed",

@@ -28,17 +28,19 @@ _log = logging.getLogger(__name__)
 
 PAUSES: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds before the attempts; the last one again and again."""
+ATTEMPT_MAX: Final = 30.0
+"""Seconds that one attempt may take, login and all."""
 PROBE: Final = 10.0
 """Seconds that a connection has to show that it has outlived a change of the network."""
 LASTING: Final = 5.0
-"""A connection that lasted so long, seconds, was a good one: the pauses begin anew."""
+"""Where a connection lasted so long, seconds, the next attempt is made without a pause."""
 
 
 class Link:
     """Keeps `connection` connected. `restore` makes it whole over a new socket, up to `resume`.
 
     `patience` is how long requests wait, seconds: 0 not at all (EIO), inf for ever, else they
-    get ETIMEDOUT. `attempt_max` is how long one attempt may take, seconds.
+    get ETIMEDOUT.
     """
 
     def __init__(
@@ -48,13 +50,11 @@ class Link:
         restore: Callable[[], Awaitable[None]],
         *,
         patience: float,
-        attempt_max: float,
     ) -> None:
         self._connection = connection
         self._opener = opener
         self._restore = restore
         self._patience = patience
-        self._attempt_max = attempt_max
         self._said = ""
         self.attempts = 0
         """Attempts since the last loss."""
@@ -80,14 +80,15 @@ class Link:
                     pauses = iter(PAUSES[1:])
             self.attempts += 1
             resumed_at = await self._attempt()
-            if resumed_at is not None and trio.current_time() - resumed_at >= LASTING:
-                pauses = iter(PAUSES)
+            if resumed_at is not None:
+                is_good = trio.current_time() - resumed_at >= LASTING
+                pauses = iter(PAUSES if is_good else PAUSES[1:])
 
     async def _attempt(self) -> float | None:
         """Connect and stay until the connection is lost; return since when it was whole."""
         resumed_at: float | None = None
         try:
-            with trio.fail_after(self._attempt_max) as scope:
+            with trio.fail_after(ATTEMPT_MAX) as scope:
                 async with self._opener() as stream:
                     self._connection.take(stream)
                     try:
@@ -110,7 +111,7 @@ class Link:
             if resumed_at is None:
                 self._say(str(exc))
         except trio.TooSlowError:
-            self._say(f"no answer for {self._attempt_max:g} s")
+            self._say(f"no answer for {ATTEMPT_MAX:g} s")
         return resumed_at
 
     async def _restored(self) -> VfsError | None:

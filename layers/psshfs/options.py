@@ -8,7 +8,6 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from ...native.constants import TTL_FOREVER
-from .failure import DEAD_AFTER
 
 MIB: Final = 1024 * 1024
 MISSING_NS: Final = 10**9
@@ -122,9 +121,6 @@ class PsshfsOptions:
     patience: float = 120.0
     """Seconds that requests wait for a lost connection to come back: 0 not at all (EIO), inf for
     ever, else ETIMEDOUT follows."""
-    dead_after: float = DEAD_AFTER
-    """Seconds after which a silent network counts as dead, and an attempt to connect again as
-    failed."""
 
     @property
     def timeouts(self) -> Timeouts:

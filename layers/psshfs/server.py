@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket as _socket
 import time
@@ -42,6 +43,8 @@ from .renaming import RenameOperations
 from .session import Session, open_session
 from .slot import STATUS, STATVFS
 from .symlinks import SymlinkOperations
+
+_log = logging.getLogger(__name__)
 
 OPS: Final = frozenset(
     {
@@ -83,6 +86,14 @@ PATHCONF: Final = {
 }
 
 
+STATVFS_MAX: Final = 5.0
+"""Seconds that statvfs waits for an answer before it gives the last one."""
+UNMOUNT_MAX: Final = 45.0
+"""Seconds that an unmount waits for writes: a dead network is noticed in 30, by default."""
+NAMED_MAX: Final = 20
+"""Files that are named in an error."""
+
+
 class PsshfsStatistics(NamedTuple):
     """What the server holds, what its caches did, and the counters of its connection.
 
@@ -119,6 +130,7 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
             connection, session, options, nursery, opener=channel_opener, clock=clock, wall=wall
         )
         root = self.table.root
+        self._space = Statvfs(namemax=NAME_MAX)
         self._kargs = Kargs(
             typename="psshfs",
             mntfromname=mntfromname,
@@ -145,17 +157,22 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
     # The whole file system.
 
     async def statvfs(self) -> Statvfs:
-        """Ask by statvfs@openssh.com about the mounted directory; zeros without it."""
+        """Ask by statvfs@openssh.com about the mounted directory; zeros without it.
+
+        After STATVFS_MAX the last answer is given: umount(8) asks first, and must not wait for a
+        network that is gone.
+        """
         if self.session.statvfs:
             try:
-                state = await self.connection.submit(
-                    STATVFS, sftp.statvfs, self.table.path(self.table.root)
-                )
-                return Statvfs(*(min(value, SIZE_MAX) for value in state))
+                with trio.move_on_after(STATVFS_MAX):
+                    state = await self.connection.submit(
+                        STATVFS, sftp.statvfs, self.table.path(self.table.root)
+                    )
+                    self._space = Statvfs(*(min(value, SIZE_MAX) for value in state))
             except StatusError as exc:
                 if exc.errno != errno.EOPNOTSUPP:
                     raise
-        return Statvfs(namemax=NAME_MAX)
+        return self._space
 
     async def sync(self, waitfor: int, cred: Cred) -> None:
         """With MNT_WAIT, wait until the server and its disk have everything; nothing is ever
@@ -181,16 +198,31 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
                 raise
 
     async def unmount(self, flags: int) -> None:
-        """Wait for all writes. Errors: that of a write nobody was told of; not with MNT_FORCE."""
-        await self.writeback.drain()
-        error: VfsError | None = self.writeback.take_error()
+        """Wait for all writes, UNMOUNT_MAX at most; what was not saved then is named in the log.
+
+        Errors: that of a write nobody was told of, with the names; not with MNT_FORCE.
+        """
+        with trio.move_on_after(UNMOUNT_MAX) as scope:
+            await self.writeback.drain()
+            for node in list(self.table.nodes.values()):
+                if node.file is not None:
+                    await node.file.writes.drain()
+        if scope.cancelled_caught:
+            self.connection.drop(f"writes were not answered for {UNMOUNT_MAX:g} s at the unmount")
+            self.connection.give_up(errno.ETIMEDOUT)
+        first = self.writeback.take_error()  # its names are in the log already
+        names = []
         for node in list(self.table.nodes.values()):
-            file = node.file
-            if file is not None:
-                await file.writes.drain()
-                error = error or file.writes.take_error()
-        if error is not None and not flags & MNT_FORCE:
-            raise error
+            error = None if node.file is None else node.file.writes.take_error()
+            if error is not None:
+                first = first or error
+                names.append("a removed file" if node.is_gone else repr(self.table.path(node)))
+                _log.error("not saved: %s: %s", names[-1], error)
+        if first is not None and not flags & MNT_FORCE:
+            if not names:
+                raise first
+            more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
+            raise VfsError(first.errno, f"not saved: {', '.join(names[:NAMED_MAX])}{more}")
         for node in list(self.table.nodes.values()):
             if node.file is not None:
                 node.file.dispose()
@@ -296,7 +328,6 @@ async def mount_psshfs(
                     opener,
                     partial(restore, server),
                     patience=options.patience,
-                    attempt_max=options.dead_after,
                 )
                 nursery.start_soon(link.run)
             try:

@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,11 +83,20 @@ def ask(call: Callable[[], object]) -> int | None:
     return Asking(call).wait()
 
 
+class ForGood(Ground):
+    """Ground of a mount whose connection is not brought back."""
+
+    @property
+    def ssh_options(self) -> list[str]:
+        """As for every ground, and that word."""
+        return [*super().ssh_options, "no_reconnect"]
+
+
 @contextmanager
 def dying(command: MountCommand, ground: Ground) -> Iterator[Mounted]:
     """A mount that the block may do anything to; it must be possible to unmount it afterwards."""
-    if command.remote:
-        ground = replace(ground, extra=(*ground.extra, "no_reconnect"))
+    if ground.sshd is not None:
+        ground = ForGood(**vars(ground))
     made = mount(command, ground)
     try:
         yield made
@@ -250,7 +258,7 @@ def garbled(tmp_path: Path, mode: str, trigger: Path, *extra: str) -> Iterator[M
     prepare(ground)
 
     def argv(ground: Ground) -> list[str]:
-        options = words([*ground.options, f"sftp_server={server}", *extra])
+        options = words([*ground.options, f"sftp_server={server}", "no_reconnect", *extra])
         return [*python_command("mount_psshfs"), *options, f":{ground.origin}", str(ground.point)]
 
     with dying(MountCommand("puffs|psshfs", argv), ground) as made:

@@ -1,0 +1,78 @@
+"""A few runs of the storm; `tox -e weather` has many."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from syspuffs.gateway.status import Status
+
+from ..support.mounts import mounted_type, wait_until
+from .storm import COMMANDS, behind, outside, storm
+
+pytestmark = [pytest.mark.fuse, pytest.mark.sshd, pytest.mark.slow]
+
+
+@pytest.mark.parametrize(("way", "seed"), [("ssh", 1), ("ssh", 2), ("asyncssh", 3)])
+def test_storm(tmp_path: Path, way: str, seed: int) -> None:
+    with outside(tmp_path, COMMANDS[way], 0.005) as (line, sshd, made):
+        storm(seed, 5, line, sshd, made)
+
+
+def test_an_open_file_outlives_the_server(tmp_path: Path) -> None:
+    """The server goes away with all of its sessions and comes back a while later."""
+    with outside(tmp_path, COMMANDS["ssh"], 0.0) as (line, sshd, made):
+        (made.point / "f").write_bytes(b"x" * 1000)
+        with (made.point / "f").open("r+b", buffering=0) as file:
+            line.refuse()
+            sshd.kill_sessions()
+            threading.Timer(1.5, line.refuse, kwargs={"on": False}).start()
+            file.seek(1000)
+            file.write(b"y" * 1000)
+            os.fsync(file.fileno())
+            assert (made.origin / "f").read_bytes() == b"x" * 1000 + b"y" * 1000
+
+
+def test_unmount_in_a_black_hole(tmp_path: Path) -> None:
+    """umount(8) asks for statvfs first, which must not wait for a network that is gone."""
+    with outside(tmp_path, COMMANDS["ssh"], 0.0) as (line, _, made):
+        assert os.listdir(made.point) == []
+        line.swallow()
+        start = time.monotonic()
+    assert time.monotonic() - start < 20
+
+
+def test_termination_says_what_was_not_saved(tmp_path: Path) -> None:
+    """SIGTERM with data that the server never got: the command's status and its words say so."""
+    with behind(tmp_path, 0.0) as (line, _, ground):
+        ground.point.mkdir()
+        argv = COMMANDS["ssh"].argv(replace(ground, extra=("on_disconnect=wait:5", "dead_after=3")))
+        at = argv.index(f"log={ground.log}")
+        del argv[at - 1 : at + 1]
+        with subprocess.Popen([*argv, "-f"], stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert wait_until(lambda: mounted_type(ground.point) is not None)
+                fd = os.open(ground.point / "lost", os.O_CREAT | os.O_WRONLY)
+                os.write(fd, b"saved")
+                os.fsync(fd)
+                line.swallow()
+                os.write(fd, b"not saved")
+                line.refuse()
+                process.send_signal(signal.SIGTERM)
+                _, said = process.communicate(timeout=60)
+            finally:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+                process.kill()
+        assert process.returncode == Status.UNSAVED, said
+        assert f"{ground.origin}/lost" in said
+        assert (ground.origin / "lost").read_bytes() == b"saved"
+        assert mounted_type(ground.point) is None
