@@ -287,6 +287,7 @@ async def test_without_write_behind_each_writer_hears_of_its_own() -> None:
         await server.fsync(info.cookie, FSYNC_CLOSE, 0, 0, CRED)
 
 
+@pytest.mark.logs("not saved")
 async def test_unmount_tells_of_a_lost_write() -> None:
     async with scripted(File(b"", _full)) as (server, _):
         info = await look(server, b"f")
