@@ -63,6 +63,8 @@ CALLS = {
     "rename": re.compile(r'rename\("(.*?)", ".*?"\) += 0$'),
     "symlink": re.compile(r'symlink\(".*?", "(.*?)"\) += 0$'),
 }
+CHMOD = re.compile(r'\d+ +f?chmod(?:at)?\((?:\d+<(.*?)>|"(.*?)"), 0\d+\) += 0$')
+OPEN = re.compile(r"\d+ +openat\(.*, (O_[A-Z_|]+O_CREAT[A-Z_|]*)(?:, 0\d+)?\) = \d+<(.*)>$")
 WRITE = re.compile(r"(?:write|pwrite64)\(\d+<(.*?)>.* = (\d+)$")
 
 
@@ -77,9 +79,25 @@ def seen_by_strace(file: Path, point: Path) -> tuple[Counter[tuple[str, str]], C
                 path = os.path.normpath(os.path.join(point, "clone", found[1]))
                 if path.startswith(f"{point}/"):
                     calls[name, path.removeprefix(str(point))] += 1
+        if found := CHMOD.match(text):
+            path = os.path.normpath(os.path.join(point, "clone", found[1] or found[2]))
+            if path.startswith(f"{point}/"):
+                calls["chmod", path.removeprefix(str(point))] += 1
         if (found := WRITE.search(text)) and found[1].startswith(f"{point}/"):
             octets[found[1].removeprefix(str(point))] += int(found[2])
     return calls, octets
+
+
+def seen_at_opens(file: Path, point: Path) -> tuple[Counter[str], set[str]]:
+    """Return the paths that were made by O_EXCL, and all that O_CREAT may have made."""
+    exclusive: Counter[str] = Counter()
+    possible = set()
+    for text in file.read_text(errors="replace").splitlines():
+        if (found := OPEN.match(text)) and found[2].startswith(f"{point}/"):
+            path = found[2].removeprefix(str(point))
+            possible.add(path)
+            exclusive[path] += "O_EXCL" in found[1]
+    return +exclusive, possible
 
 
 def seen_by_trace(found: list[Event]) -> tuple[Counter[tuple[str, str]], Counter[str]]:
@@ -89,29 +107,40 @@ def seen_by_trace(found: list[Event]) -> tuple[Counter[tuple[str, str]], Counter
         path = os.fsdecode(event.path)
         if event.name in CALLS and not event.outcome:
             calls[event.name, path] += 1
+        if event.name == "setattr" and not event.outcome and event.args[1].mode is not None:
+            calls["chmod", path] += 1
         if event.name == "write":
             octets[path] += event.octets
     return calls, octets
 
 
 def test_says_what_git_did(tmp_path: Path, repository: Path) -> None:
-    """Changes of names and octets written, each at its path: strace's and both layers' agree."""
+    """Changes of names and modes, files made, octets written: strace's and both layers' agree."""
     file = tmp_path / "trace"
     here = ground(tmp_path, f"trace={file}", "nocache")
     with mounted(command(STACK), here) as mount:
         told = tmp_path / "strace"
         clone = ["git", "clone", "-q", "--no-hardlinks", str(repository), f"{mount.point}/clone"]
-        calls = "mkdir,rmdir,unlink,link,rename,symlink,write,pwrite64"
+        calls = "mkdir,rmdir,unlink,link,rename,symlink,chmod,fchmod,openat,write,pwrite64"
         strace = ["strace", "-f", "-y", "-s0", "-e", f"trace={calls}", "-o", str(told)]
         subprocess.run([*strace, *clone], check=True)
     expected, octets = seen_by_strace(told, here.point)
     assert sum(expected.values()) > 30
-    assert {name for name, _ in expected} >= {"mkdir", "rename", "symlink", "remove"}
+    assert {name for name, _ in expected} >= {"mkdir", "rename", "symlink", "remove", "chmod"}
+    exclusive, possible = seen_at_opens(told, here.point)
+    assert sum(exclusive.values()) > 5
     found = list(events(file))
     # Several names may lead to a file while it is written: octets are compared in all.
     for layer in (1, 0):
         got, written = seen_by_trace([event for event in found if event.layer == layer])
         assert got == expected
+        made = Counter(
+            os.fsdecode(event.path)
+            for event in found
+            if event.layer == layer and event.name == "create" and not event.outcome
+        )
+        assert exclusive <= made
+        assert made.keys() <= possible
         assert sum(written.values()) == sum(octets.values()) > 20_000
     # What is below is done for what is above, as soon as there is something to do.
     above = {event.id: event for event in found if event.layer == 1}
