@@ -20,13 +20,13 @@ from typing import Any, Final
 
 from ...native import sftp
 from ...native.errors import VfsError
-from ...native.records import Cookie, Cred
+from ...native.records import Buffer, Cookie, Cred
 from .connection import Connection
 from .errmap import StatusError
 from .looking import LookOperations
 from .node import Node
 from .options import Symlinks
-from .slot import ATTRS, ONE_NAME, Answer, Slot
+from .slot import ATTRS, ONE_NAME, Slot
 
 
 class SymlinkOperations(LookOperations):
@@ -101,13 +101,15 @@ class SymlinkOperations(LookOperations):
 
 def _follow(connection: Connection) -> None:
     """From now on ask for what a link leads to wherever its own attributes would be asked for."""
-    submit = connection.submit
+    submit_slot = connection.submit_slot  # all requests go through it
 
-    def following(answer: Answer[Any], encode: Callable[..., bytes], *args: Any) -> Slot[Any]:
-        return submit(answer, sftp.stat if encode is sftp.lstat else encode, *args)
+    def following(
+        slot: Slot[Any], encode: Callable[..., bytes], *args: Any, payload: Buffer = b""
+    ) -> None:
+        submit_slot(slot, sftp.stat if encode is sftp.lstat else encode, *args, payload=payload)
 
     # On this object alone: nobody else should pay for the question.
-    setattr(connection, "submit", following)  # noqa: B010 - mypy wants no assignment
+    setattr(connection, "submit_slot", following)  # noqa: B010 - mypy wants no assignment
 
 
 _TYPE: Final = 0o170000

@@ -11,11 +11,11 @@ import pytest
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions
 from syspuffs.layers.psshfs.options import Symlinks
 from syspuffs.layers.psshfs.symlinks import relative
-from syspuffs.native.constants import READDIR_PLUS, Vtype
+from syspuffs.native.constants import FREAD, READDIR_PLUS, Vtype
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import lookup_cn
 
-from .harness import CRED, look, mounted, root_of
+from .harness import CRED, look, mounted, read_file, root_of
 
 CONTAIN = PsshfsOptions(symlinks=Symlinks.CONTAIN)
 FOLLOW = PsshfsOptions(symlinks=Symlinks.FOLLOW)
@@ -150,6 +150,9 @@ async def test_followed_at_the_server(tree: Path) -> None:
         info = await look(server, b"out")
         await server.forget()
         assert (await server.getattr(info.cookie, CRED))[0].size == 3
+        await server.open(info.cookie, FREAD, CRED)
+        assert await read_file(server, info.cookie) == b"out"
+        server.close(info.cookie, FREAD, CRED)
 
 
 async def test_transformed_by_the_text_alone(tree: Path) -> None:
