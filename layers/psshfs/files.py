@@ -37,8 +37,11 @@ _MODE_TO_PFLAGS: Final = {
 }
 
 
-SPREAD_MIN: Final = 4 * 1024 * 1024
-"""Octets left to read, or written, from which on a file may go over several channels."""
+SPREAD_READ_MIN: Final = 4 * 1024 * 1024
+"""Octets left to read from which on a file may go over several channels."""
+SPREAD_WRITE_MIN: Final = 2 * 1024 * 1024
+"""Octets written from which on it may: the writer pauses for a round trip meanwhile, which is less
+of a pause the less is under way."""
 
 
 class AfterWriteSlot(Slot[sftp.Attrs]):
@@ -273,7 +276,7 @@ class FileOperations(AttrCache):
         data = await self.readahead.read(
             file.streams, handle, offset, resid, node.va.size or 0, is_size_sure=is_sure
         )
-        if (node.va.size or 0) - offset > SPREAD_MIN and file.streams:
+        if (node.va.size or 0) - offset > SPREAD_READ_MIN and file.streams:
             if self.channels.is_wanted(handle, self.readahead.pace):
                 self._spread(node, file, handle)
         return data
@@ -361,7 +364,7 @@ class FileOperations(AttrCache):
         finally:
             # Answers that came while we waited do not know of all of it.
             self.table.changed(node)
-        if offset > SPREAD_MIN and self.channels.is_wanted(handle, file.writes.pace):
+        if offset > SPREAD_WRITE_MIN and self.channels.is_wanted(handle, file.writes.pace):
             self._spread(node, file, handle)
 
     async def _end(self, node: Node, file: OpenFile, handle: bytes) -> int:

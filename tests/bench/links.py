@@ -55,7 +55,7 @@ _MIDDLE_QUICK: Final = Scale(
     checkout=200,
 )
 _FAR: Final = Scale(
-    stream=32 * MIB,
+    stream=64 * MIB,
     pages=25,
     small=800,
     each=50,
@@ -67,7 +67,7 @@ _FAR: Final = Scale(
     checkout=150,
 )
 _FAR_QUICK: Final = Scale(
-    stream=16 * MIB,
+    stream=32 * MIB,
     pages=10,
     files=200,
     directories=5,

@@ -57,7 +57,8 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One session always is too few."""
     monkeypatch.setattr(channels, "CHANNEL_FULL", 0)
     monkeypatch.setattr(channels, "ROUND_TRIP_MIN", 0)
-    monkeypatch.setattr(files, "SPREAD_MIN", STEP)
+    monkeypatch.setattr(files, "SPREAD_READ_MIN", STEP)
+    monkeypatch.setattr(files, "SPREAD_WRITE_MIN", STEP)
 
 
 @asynccontextmanager
