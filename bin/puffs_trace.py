@@ -33,6 +33,7 @@ Examples:
   puffs_trace html -o /tmp/t.html /tmp/t
   puffs_trace replay -t psshfs -s host:/empty /tmp/t
   puffs_trace shrink -t 'fault|p2k|tmpfs' -w faults=rules.toml /tmp/t
+  puffs_trace shrink -t perfuse -s 'bindfs /empty' /tmp/t
 
 Exit status:
   0  done; replay: no difference; shrink: a small trace was found
@@ -78,7 +79,9 @@ def _parser() -> CommandParser:
         "--follow", action="store_true", help="show: go on as the file grows, until interrupted"
     )
     wishes = parser.add_argument_group("which operations (all have to be met)")
-    wishes.add_argument("--op", type=checked(operations), metavar="NAME[,NAME...]")
+    wishes.add_argument(
+        "--op", type=checked(operations), metavar="NAME[,NAME...]", help="lookup, read, write, ..."
+    )
     wishes.add_argument("--path", metavar="PATTERN", help="as the shell's; '*' matches '/' too")
     wishes.add_argument(
         "--errno",
@@ -86,14 +89,22 @@ def _parser() -> CommandParser:
         metavar="ERROR[,ERROR...]",
         help="those that failed so; 'any': all that failed",
     )
-    wishes.add_argument("--slower", type=float, metavar="MS", default=0.0, help="took longer")
+    wishes.add_argument(
+        "--slower", type=float, metavar="MS", default=0.0, help="took longer, milliseconds"
+    )
     wishes.add_argument("--pid", type=int, help="asked for by this process")
     wishes.add_argument("--layer", type=int, metavar="N", help="seen by this layer; the first is 0")
     again = parser.add_argument_group("replay and shrink")
     again.add_argument(
         "-t", dest="stack", metavar="STACK", help="do it again there: elements without 'puffs|'"
     )
-    again.add_argument("-s", dest="special", metavar="SPECIAL", default="none")
+    again.add_argument(
+        "-s",
+        dest="special",
+        metavar="SPECIAL",
+        default="none",
+        help="what the bottom of that stack takes, as mount_puffs has it",
+    )
     again.add_argument(
         "-w",
         dest="words",
