@@ -156,7 +156,10 @@ def _why_not(place: str, found: Sequence[Found]) -> str:
         point, uid = held
         if uid != os.geteuid() and os.geteuid() != 0:
             return f"the mount at {point} is user {uid}'s; he may ask, and root"
-        return f"the mount at {point} has no process that answers; umount it"
+        return (
+            f"the mount at {point} has no process that answers: if it does not work, umount it; if "
+            "it does, its log says why it has no control socket"
+        )
     others = ", ".join(dict.fromkeys(one.mountpoint for one in found if one.mountpoint))
     silent = [one for one in found if one.error]
     if others:

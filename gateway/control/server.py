@@ -78,7 +78,7 @@ async def serve_control(living: Living) -> None:
         async with _listener() as listener:
             await _accept(living, listener)
     except OSError as exc:
-        _log.info("there is no control socket for %s: %s", living.mountpoint, exc)
+        _log.warning("there is no control socket for %s: %s", living.mountpoint, exc)
     except Exception:
         _log.exception("the control socket of %s has ended", living.mountpoint)
 

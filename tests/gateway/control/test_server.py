@@ -221,3 +221,16 @@ def test_a_socket_that_says_nonsense_is_named(runtime: Path) -> None:
         (found,) = [one for one in client.mounts() if one.path == path]
         assert found.error == "what answers on the control socket is no mount of ours"
     path.unlink()
+
+
+@pytest.mark.logs("there is no control socket for /mnt: ")
+async def test_a_mount_without_a_place_for_its_socket_lives_on(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> Path:
+        raise PermissionError("no directory")
+
+    monkeypatch.setattr("syspuffs.gateway.control.server.own_directory", nowhere)
+    async with nested() as top, trio.open_nursery() as nursery:
+        await serve_control(Living("/mnt", top, nursery, "test"))
+        assert top.requests() == []
