@@ -40,7 +40,7 @@ from ...native import sftp
 from ...native.errors import RemoteProtocolError, VfsError
 from ...native.records import Buffer
 from .handle import Handle
-from .outbox import Outbox
+from .outbox import Outbox, constant
 from .pace import RoundTrip
 from .slot import STATUS, VERSION, Answer, Slot
 
@@ -213,7 +213,7 @@ class Connection:
         slot.encode = encode
         slot.args = args
         if payload and self.retains:
-            payload = slot.payload = _constant(payload)
+            payload = slot.payload = constant(payload)
         if self._is_held:
             self._retain(slot)
             return
@@ -512,14 +512,6 @@ class Ahead:
         slot.is_abandoned = True
         with suppress(VfsError):  # lost, and it with it
             self.connection.submit_ahead(slot, sftp.close, wire)
-
-
-def _constant(payload: Buffer) -> Buffer:
-    """Return `payload` such that nobody changes it: itself where it is bytes or a view of them."""
-    kind = type(payload)
-    if kind is bytes or (kind is memoryview and type(payload.obj) is bytes):  # type: ignore[union-attr]
-        return payload
-    return bytes(payload)
 
 
 def _translated(args: tuple[Any, ...], age: int) -> tuple[Any, ...]:

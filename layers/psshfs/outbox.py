@@ -16,6 +16,13 @@ IOVEC_MAX: Final = 64
 """Buffers in one call of sendmsg."""
 
 
+def constant(payload: Buffer) -> Buffer:
+    """Return `payload` such that nobody changes it: itself where it is bytes or a view of them."""
+    if isinstance(payload, memoryview):
+        return payload if type(payload.obj) is bytes else bytes(payload)
+    return payload if type(payload) is bytes else bytes(payload)
+
+
 class Outbox:
     """Sends octets in order over `socket`, which is non-blocking.
 
@@ -52,7 +59,7 @@ class Outbox:
                 self._wake()
 
     def send(self, head: bytes, payload: Buffer) -> None:
-        """Send `head` and `payload`; the latter is not referred to after the return."""
+        """Send `head` and `payload`; the latter may change after the return."""
         taken = 0
         if not self._queue and not self._depth:
             try:
@@ -73,7 +80,7 @@ class Outbox:
             self._queue.append(head[taken:])
             self.queued += rest
         if payload:
-            data = bytes(memoryview(payload)[max(0, -rest) :])
+            data = memoryview(constant(payload))[max(0, -rest) :]
             self._queue.append(data)
             self.queued += len(data)
         if not self._depth:
