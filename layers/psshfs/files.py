@@ -364,6 +364,8 @@ class FileOperations(AttrCache):
         finally:
             # Answers that came while we waited do not know of all of it.
             self.table.changed(node)
+            node.is_modified = True
+            node.expiry = 0
         if offset > SPREAD_WRITE_MIN and self.channels.is_wanted(handle, file.writes.pace):
             self._spread(node, file, handle)
 

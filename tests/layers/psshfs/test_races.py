@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from syspuffs.layers.psshfs import Psshfs
 from syspuffs.native import sftp
-from syspuffs.native.constants import FREAD
+from syspuffs.native.constants import FREAD, FSYNC_CLOSE, FWRITE
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import Vattr, lookup_cn
 
@@ -185,3 +185,33 @@ async def test_a_cancelled_rename_leaves_nothing_believed() -> None:
         await peer.stream.send_all(status(held[0], sftp.FX_OK))
         await wait_all_tasks_blocked(0.01)
         assert not server.connection.is_broken
+
+
+async def test_a_write_that_waits_for_another_is_not_taken_for_known() -> None:
+    """What is asked behind the first of two overlapping writes says nothing of the second."""
+    numbers: list[int] = []
+
+    def handler(kind: int, number: int, body: bytes) -> bytes | None:
+        if kind == sftp.FXP_OPEN:
+            return packet(sftp.FXP_HANDLE, number, string(b"h"))
+        if kind == sftp.FXP_WRITE:
+            numbers.append(number)
+            return status(number, sftp.FX_OK) if len(numbers) > 1 else None
+        if kind == sftp.FXP_FSTAT and len(numbers) == 1:
+            # Both answers at once: the second write has had no turn between them.
+            return status(numbers[0], sftp.FX_OK) + packet(sftp.FXP_ATTRS, number, attrs(10))
+        if kind in (sftp.FXP_LSTAT, sftp.FXP_FSTAT):
+            return packet(sftp.FXP_ATTRS, number, attrs(10, mtime=1000 + len(numbers)))
+        return status(number, sftp.FX_OK)
+
+    async with scripted(handler) as (server, _):
+        info = await look(server, b"f")
+        await server.open(info.cookie, FWRITE, CRED)
+        await server.write(info.cookie, 0, b"1" * 10, 0, CRED)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.write, info.cookie, 0, b"2" * 10, 0, CRED)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(server.fsync, info.cookie, FSYNC_CLOSE, 0, 0, CRED)
+        await server.fsync(info.cookie, FSYNC_CLOSE, 0, 0, CRED)
+        assert len(numbers) == 2
+        assert (await server.getattr(info.cookie, CRED))[0].mtime == 1002 * 10**9
