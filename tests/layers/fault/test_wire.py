@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from syspuffs.layers.p2k import p2k_over
 from syspuffs.layers.perfuse import fuse_pair, perfuse_on
 from syspuffs.layers.psshfs import PsshfsOptions, mount_psshfs
 from syspuffs.layers.puffs import puffs_over_socket, serve
-from syspuffs.native.constants import NameiOp, Vtype
+from syspuffs.native.constants import MNT_FORCE, NameiOp, Vtype
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import Cookie, Cred, Newinfo, Vattr, lookup_cn
 
@@ -117,6 +117,12 @@ async def write_out(server: FileServer, cookie: Cookie, data: bytes) -> None:
     await server.fsync(cookie, 1, 0, 0, CRED)
 
 
+async def end(server: FileServer) -> None:
+    """Unmount by force, whose result is ignored; a FUSE program has time for its last answers."""
+    with trio.move_on_after(0.5), suppress(VfsError):
+        await server.unmount(MNT_FORCE)
+
+
 async def mkdir(server: FileServer, name: bytes = b"d") -> Newinfo:
     cn = lookup_cn(name, CRED, NameiOp.CREATE)
     return await server.mkdir(server.kargs.root.cookie, cn, Vattr(Vtype.VDIR, 0o755))
@@ -152,8 +158,29 @@ async def test_errno(place: str, tmp_path: Path) -> None:
 
 
 @everywhere
-async def test_delay_and_hang(place: str, tmp_path: Path) -> None:
-    """What is held aside lets others go by."""
+async def test_delay(place: str, tmp_path: Path) -> None:
+    """A delay, and a failure after one."""
+    rules = Rules(
+        [
+            Rule(place=place, op="mkdir", delay=0.1, errno="EACCES", nth=1),  # type: ignore[arg-type]
+            Rule(place=place, op="mkdir", delay=0.1),  # type: ignore[arg-type]
+        ]
+    )
+    async with over(place, rules, tmp_path) as server:
+        before = trio.current_time()
+        with pytest.raises(VfsError) as caught:
+            await mkdir(server)
+        assert caught.value.errno == errno.EACCES
+        between = trio.current_time()
+        assert between - before >= 0.1
+        await mkdir(server)
+        assert trio.current_time() - between >= 0.1
+        await server.unmount(0)
+
+
+@everywhere
+async def test_hang(place: str, tmp_path: Path) -> None:
+    """What is held aside lets others go by, until it is released."""
     rules = Rules([Rule(place=place, name="stuck", op="mkdir", hang=True, nth=1)])  # type: ignore[arg-type]
     async with over(place, rules, tmp_path) as server:
         await make(server)
@@ -179,7 +206,7 @@ async def test_the_end_of_the_stream(place: str, kind: str, tmp_path: Path) -> N
             with trio.fail_after(5), pytest.raises(VfsError) as caught:
                 await mkdir(server)
             assert caught.value.errno in (errno.ENXIO, errno.EIO, errno.ENOTCONN, errno.ECONNRESET)
-        await server.unmount(0x80000)
+        await end(server)
 
 
 @everywhere
@@ -196,8 +223,7 @@ async def test_flipped_bits_do_no_harm_to_others(place: str, tmp_path: Path) -> 
                     await mkdir(server)
                 except VfsError:
                     pass
-            with trio.move_on_after(1):
-                await server.unmount(0x80000)
+            await end(server)
 
 
 @everywhere
@@ -209,8 +235,7 @@ async def test_lost(place: str, tmp_path: Path) -> None:
             await mkdir(server)
         assert scope.cancelled_caught
         assert (await mkdir(server, b"e")).cookie
-        with trio.move_on_after(0.2):  # a FUSE program has more time for its last answers
-            await server.unmount(0x80000)
+        await end(server)
 
 
 @everywhere
