@@ -144,6 +144,20 @@ def test_each_process_of_a_stack_says_its_part(point: Path, origin: Path) -> Non
     assert (top["part"], below["part"]) == (False, True)
     assert [layer["name"] for layer in below["layers"]] == ["frames", "psshfs"]
 
+    # A place is looked for in all of them, and so are requests under way.
+    got = puffsctl("layer", "insert", "-m", str(point), "null", "HERE|psshfs")
+    assert (got.status, got.stdout) == (0, "null|psshfs\n")
+    with stopped(point):
+        reader = subprocess.Popen(["ls", point / "x"], stderr=subprocess.DEVNULL)
+        assert wait_until(lambda: ask("inflight", str(point))[1]["count"] == 1)
+        above, beneath = (answer["requests"][0] for answer in ask("inflight", str(point)))
+    reader.wait(10)
+    assert (above["element"], above["path"], above["pid"]) == ("puffs", "/x", reader.pid)
+    assert (beneath["element"], beneath["operation"]) == ("psshfs", "lookup")
+    assert beneath["path"].endswith("/x")
+    got = puffsctl("layer", "remove", "-m", str(point), "null")
+    assert (got.status, got.stdout) == (0, "psshfs\n")
+
 
 def test_no_mount_there(point: Path) -> None:
     got = puffsctl("status", str(point))
@@ -154,8 +168,8 @@ def test_no_mount_there(point: Path) -> None:
 @contextmanager
 def stopped(point: Path) -> Iterator[None]:
     """Stop the server below a mount by sftp_server for the time of a block."""
-    (one,) = ours(ask("list"), point)
-    (server,) = [pid for pid in descendants(one["pid"]) if "sftp-server" in command_line(pid)]
+    below = {pid for one in ours(ask("list"), point) for pid in descendants(one["pid"])}
+    (server,) = [pid for pid in below if command_line(pid).startswith(str(find_sftp_server()))]
     os.kill(server, signal.SIGSTOP)
     try:
         yield
