@@ -104,8 +104,8 @@ class PumpWatch:
                 rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", [theirs.fileno()]))
                 try:
                     await self._status.socket.sendmsg([b"\n"], [rights])
-                except OSError as exc:
-                    raise ConnectError(Cause.DIED, f"no further channel: {exc.strerror}") from exc
+                except (OSError, trio.ClosedResourceError) as exc:
+                    raise ConnectError(Cause.DIED, f"no further channel: {exc}") from exc
             yield ours
 
     def close(self) -> None:

@@ -118,8 +118,8 @@ class Channels:
         `path` gives the present path, None when there is none that may be used now; no write of
         the file is under way within `still`.
         """
-        self._routes[handle] = []
-        self._nursery.start_soon(self._spread, handle, pflags, path, still)
+        routes = self._routes[handle] = []
+        self._nursery.start_soon(self._spread, routes, handle, pflags, path, still)
 
     def close(self, handle: bytes) -> None:
         """Close a file on all sessions; nobody hears the answers."""
@@ -131,16 +131,16 @@ class Channels:
 
     async def _spread(
         self,
+        routes: list[Route],
         handle: bytes,
         pflags: int,
         path: Callable[[], bytes | None],
         still: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
-        routes = self._routes[handle]
         await self._grow()
         where = path()
-        if where is None:
-            return
+        if where is None or self._routes.get(handle) is not routes:
+            return  # closed meanwhile
         opened: list[Route] = []
         try:
             for connection in list(self._further):

@@ -178,6 +178,28 @@ async def test_a_file_that_was_replaced_stays_with_its_handle(
         server.close(info.cookie, FREAD, CRED)
 
 
+async def test_a_file_that_is_closed_before_its_twins_are_there(tmp_path: Path) -> None:
+    (tmp_path / "r").write_bytes(bytes(SIZE))
+    async with mounted(tmp_path, Further()) as server:
+        info = await look(server, b"r")
+        await server.open(info.cookie, FREAD, CRED)
+        await server.read(info.cookie, 0, STEP, 0, CRED)
+        server.close(info.cookie, FREAD, CRED)
+        for number in range(4):
+            info = await make(server, b"f%d" % number)
+            await server.open(info.cookie, FWRITE, CRED)
+            for at in range(0, 3 * STEP, STEP):
+                await server.write(info.cookie, at, bytes(STEP), 0, CRED)
+            server.close(info.cookie, FWRITE, CRED)
+            for _ in range(number * 20):
+                await trio.lowlevel.checkpoint()
+        while server.channels._coming:
+            await trio.sleep(0.001)
+        info = await look(server, b"f0")
+        assert info.size == 3 * STEP
+    assert not server.channels._routes
+
+
 async def test_a_server_that_grants_no_more_is_not_asked_all_the_time(tmp_path: Path) -> None:
     further = Further(refuses=True)
     async with mounted(tmp_path, further) as server:
