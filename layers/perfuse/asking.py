@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from errno import EIO, ENOSYS, EOPNOTSUPP
 from typing import Any, Final
 
@@ -131,10 +132,23 @@ class Asking(FileServer):
         for handle in loans:
             self.nodes.release(node, handle)
 
+    async def close_unused(self, node: Node) -> None:
+        """Wait until the server has closed what nobody above has open any more.
+
+        A server may keep a file that loses its name while it is open under another name: libfuse
+        does, and would not remove it then.
+        """
+        if not node.handles:
+            self.return_loans(node)
+        while node.closing:
+            with suppress(VfsError):
+                await node.closing.pop().wait()
+
     async def flush_handle(self, node: Node, handle: Handle, cred: Cred) -> None:
         """Do what close(2) does first: hear of errors of write-behind."""
         handle.is_dirty = False
-        await self.ask_if_there(fuse_requests.flush, node, cred, handle.fh, 0)
+        with handle:
+            await self.ask_if_there(fuse_requests.flush, node, cred, handle.fh, 0)
 
     async def sync_node(self, node: Node, flags: int, cred: Cred = FSCRED) -> None:
         """Make a node stable through each handle that has written, else through any there is."""
@@ -145,7 +159,8 @@ class Asking(FileServer):
         for handle in wrote or every[:1]:
             handle.is_unsynced = False
             try:
-                await self.ask_if_there(encode, node, cred, handle.fh, flags)
+                with handle:
+                    await self.ask_if_there(encode, node, cred, handle.fh, flags)
             except VfsError:
                 handle.is_unsynced = True
                 raise

@@ -5,6 +5,11 @@ message is a datagram, as it is there. What Linux answers by an error of write(2
 told here: a message that makes no sense is logged, and if it says whose answer it wants to be, that
 request ends with EIO. No such message ends the connection, and none keeps a caller waiting.
 
+Who splices a long answer (libfuse with SPLICE_WRITE) sends it in several datagrams, between which
+those of other threads may come. They are not put together: the reader asks again for less. What
+comes behind the first of them is nobody's answer, whatever it looks like, for no file can contain
+the number of a request: numbers begin anywhere in 60 bits.
+
 Requests that wait for the socket are queued, callers of `submit` wait at BACKLOG of them; those
 that cannot wait (forget, release, interrupt) may pass that bound, for they are short, and limited
 by the nodes, opens and requests that they end.
@@ -13,11 +18,12 @@ by the nodes, opens and requests that they end.
 from __future__ import annotations
 
 import logging
+import secrets
 import socket as _socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from errno import EIO, ENOTCONN
+from contextlib import asynccontextmanager, suppress
+from errno import EIO, EMSGSIZE, ENOTCONN
 from struct import Struct
 from struct import error as StructError
 from typing import Any, Final
@@ -36,6 +42,9 @@ _log = logging.getLogger(__name__)
 DATA_MAX: Final = 256 * 1024
 """Longest data of one message, octets. A datagram must fit into half of what a user may have as
 a send buffer (net.core.wmem_max, 208 KiB, doubled); Linux sends up to 1 MiB over /dev/fuse."""
+SPLICED_MAX: Final = 14 * 4096
+"""Longest data of a message that is surely sent at once by splice(2): that makes a datagram of 16
+pages at most, one is the header's, and data that begin inside of a page end in one more."""
 BACKLOG: Final = 64
 """Requests that may wait for the socket before callers have to wait, too."""
 COMPLAINTS_MAX: Final = 10
@@ -47,7 +56,7 @@ _SNDBUF: Final = 2 * _BODY_MAX
 _TURN: Final = 64
 """Messages that are taken in without letting others run."""
 _CREDENTIALS: Final = Struct("=iII")
-_UNIQUE: Final = Struct("=8xQ")
+_HEADER: Final = Struct("=IiQ")
 
 Encode = Callable[..., bytes]
 Decode = Callable[[memoryview], Any]
@@ -69,7 +78,16 @@ def data(body: memoryview) -> Buffer:
 class Slot:
     """A request that was sent. `await slot.wait()` once, or `abandon`."""
 
-    __slots__ = ("_connection", "_decode", "_is_done", "_result", "_task", "_undo", "unique")
+    __slots__ = (
+        "_connection",
+        "_decode",
+        "_is_done",
+        "_result",
+        "_task",
+        "_undo",
+        "then",
+        "unique",
+    )
 
     def __init__(
         self,
@@ -83,9 +101,16 @@ class Slot:
         self._decode = decode
         self._undo = undo
         """Takes back what a reply gave that nobody waits for any more."""
+        self.then: Callable[[], None] | None = None
+        """Called when the reply has come, whatever it says."""
         self._task: Task | None = None
         self._is_done = False
         self._result: outcome.Outcome[Any] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing to wait for any more."""
+        return self._is_done
 
     @property
     def takes_buffer(self) -> bool:
@@ -151,13 +176,15 @@ class Connection:
         self._socket = socket
         self._notified = notified
         self._pending: dict[int, Slot] = {}
-        self._next = 2
+        self._next = 2 + 2 * secrets.randbits(60)
         self._queue: deque[bytes] = deque()
         self._wake = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
         self._idle = trio.lowlevel.ParkingLot()
         self._complaints = 0
         self.broken = trio.Event()
+        self.splices = False
+        """Whether a long answer has come in pieces; none must be asked for any more."""
         self.peer_pid = 0
         """Who answered first, by the kernel's word."""
 
@@ -211,12 +238,16 @@ class Connection:
 
     def post(
         self, encode: Encode, nodeid: int, *args: Any, then: Callable[[], None] | None = None
-    ) -> None:
-        """Send a request of ours whose answer says nothing; `then` follows it, if it came."""
+    ) -> Slot | None:
+        """Send a request of ours whose answer says nothing; `then` follows it.
+
+        Nobody has to wait for the slot. None: the server has ended.
+        """
         if self.broken.is_set():
-            return
-        undo = None if then is None else lambda _: then()
-        self.submit(encode, nodeid, FSCRED, *args, decode=_ignored, undo=undo).abandon()
+            return None
+        slot = self.submit(encode, nodeid, FSCRED, *args, decode=_ignored)
+        slot.then = then
+        return slot
 
     def tell(self, encode: Encode, nodeid: int, *args: Any, unique: int = 0) -> None:
         """Send what has no answer."""
@@ -301,14 +332,7 @@ class Connection:
         try:
             error, unique = fuse_replies.header(head[:total], total)
         except RemoteProtocolError as exc:
-            self.complain("sent nonsense: %s", exc)
-            try:
-                (unique,) = _UNIQUE.unpack(head[:total])
-            except StructError:
-                return False
-            slot = self._pending.pop(unique, None)
-            if slot is not None:
-                slot.finish(outcome.Error(VfsError(EIO, str(exc))))
+            self._take_bad(head[:total], total, exc)
             return False
         if unique == 0:
             self._notified(error, body[:length])
@@ -319,9 +343,26 @@ class Connection:
                 self.complain("answered what nobody asked: %d", unique)
             return False
         slot.replied(-error, body[:length])
+        if slot.then is not None:
+            slot.then()
         if not self._pending:
             self._idle.unpark_all()
         return slot.takes_buffer and length > _COPY_MAX
+
+    def _take_bad(self, head: memoryview, total: int, exc: RemoteProtocolError) -> None:
+        """Handle a message that is none, or the begin of one."""
+        slot = None
+        with suppress(StructError):
+            length, _, unique = _HEADER.unpack(head)
+            slot = self._pending.pop(unique, None)
+            if slot is not None and slot.takes_buffer and length > total:
+                self.splices = True
+                slot.finish(outcome.Error(VfsError(EMSGSIZE)))
+                return
+        if slot is not None or not self.splices:
+            self.complain("sent nonsense: %s", exc)
+        if slot is not None:
+            slot.finish(outcome.Error(VfsError(EIO, str(exc))))
 
     def complain(self, text: str, what: object) -> None:
         """Log what the server did wrong; after COMPLAINTS_MAX times for those who debug only."""

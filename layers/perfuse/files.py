@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from errno import EINVAL, EIO, ENOENT, EOPNOTSUPP, ESTALE
+from contextlib import nullcontext
+from errno import EINVAL, EIO, EMSGSIZE, ENOENT, EOPNOTSUPP, ESTALE
 from fcntl import F_GETLK, F_SETLK, F_SETLKW, F_UNLCK
 from typing import Final
+
+import trio
 
 from ...native import fuse_replies, fuse_requests
 from ...native.constants import (
@@ -27,7 +30,7 @@ from ...native.fuse_protocol import (
     Valid,
 )
 from ...native.records import FSCRED, VTYPE_TO_IFMT, Buffer, Cookie, Cred, Flock, Vattr
-from .connection import Slot, data
+from .connection import SPLICED_MAX, Slot, data
 from .names import NameOperations
 from .nodes import Handle, Node
 
@@ -89,8 +92,21 @@ class FileOperations(NameOperations):
     async def read(self, opc: Cookie, offset: int, resid: int, ioflag: int, cred: Cred) -> Buffer:
         """See FileServer. What is more than one message carries is asked for all at once."""
         node = self.node(opc)
-        handle = await self.handle_for(node, FREAD, cred)
         size = self.session.read_max
+        with await self.handle_for(node, FREAD, cred) as handle:
+            if not self.connection.splices:
+                try:
+                    return await self._read(node, handle, offset, resid, size, cred)
+                except VfsError as exc:
+                    if exc.errno != EMSGSIZE or not self.connection.splices:
+                        raise
+            size = min(size, SPLICED_MAX)
+            return await self._read(node, handle, offset, resid, size, cred)
+
+    async def _read(
+        self, node: Node, handle: Handle, offset: int, resid: int, size: int, cred: Cred
+    ) -> Buffer:
+        """Read in pieces of `size`. Errors: EMSGSIZE when an answer came in pieces."""
         if resid <= size:
             args = (handle.fh, offset, resid, handle.flags)
             piece: Buffer = await self.ask(fuse_requests.read, node, cred, *args, decode=data)
@@ -126,10 +142,21 @@ class FileOperations(NameOperations):
     async def write(self, opc: Cookie, offset: int, data: Buffer, ioflag: int, cred: Cred) -> None:
         """See FileServer. With IO_APPEND the server is asked where the end is."""
         node = self.node(opc)
-        handle = await self.handle_for(node, FWRITE, cred)
-        if ioflag & IO_APPEND:
-            va, _ = await self.attributes(node, cred)
-            offset = va.size or 0
+        with await self.handle_for(node, FWRITE, cred) as handle:
+            if not ioflag & IO_APPEND:
+                await self._write(node, handle, offset, data, cred)
+            else:
+                if node.appending is None:
+                    node.appending = trio.Lock()
+                async with node.appending:
+                    va, _ = await self.attributes(node, cred)
+                    await self._write(node, handle, va.size or 0, data, cred)
+        if ioflag & IO_SYNC:
+            await self.sync_node(node, 0, cred)
+
+    async def _write(
+        self, node: Node, handle: Handle, offset: int, data: Buffer, cred: Cred
+    ) -> None:
         handle.is_dirty = handle.is_unsynced = True
         view = memoryview(data)
         while view:
@@ -144,8 +171,6 @@ class FileOperations(NameOperations):
                 raise VfsError(EIO, "the FUSE server wrote nothing, or more than it was given")
             view = view[written:]
             offset += written
-        if ioflag & IO_SYNC:
-            await self.sync_node(node, 0, cred)
 
     async def fsync(self, opc: Cookie, flags: int, offlo: int, offhi: int, cred: Cred) -> None:
         """See FileServer. FSYNC_CLOSE is a FLUSH of each handle that has written."""
@@ -168,7 +193,10 @@ class FileOperations(NameOperations):
         is_open = node.is_removed and node.vtype == Vtype.VREG
         handle = self._fh(node, FREAD | FWRITE) if is_open else None
         args = (0, 0) if handle is None else (GETATTR_FH, handle.fh)
-        answer = await self.ask(fuse_requests.getattr, node, cred, *args, decode=fuse_replies.attr)
+        with handle or nullcontext():
+            answer = await self.ask(
+                fuse_requests.getattr, node, cred, *args, decode=fuse_replies.attr
+            )
         return self._checked(node, answer)
 
     def _checked(self, node: Node, answer: tuple[Vattr, int]) -> tuple[Vattr, int]:
@@ -196,18 +224,18 @@ class FileOperations(NameOperations):
                 valid |= bit
         if not valid:
             return await self.attributes(node, cred)
-        if va.size is not None:
-            handle = self._fh(node, FWRITE)
-            if handle is not None:
-                valid, fh = valid | Valid.FH, handle.fh
-                handle.is_dirty = handle.is_unsynced = True
-        answer = await self.ask(
-            fuse_requests.setattr,
-            *(node, cred, valid, fh, va.size or 0, va.atime or 0, va.mtime or 0),
-            VTYPE_TO_IFMT[Vtype(node.vtype)] | (va.mode or 0),
-            *(va.uid or 0, va.gid or 0),
-            decode=fuse_replies.attr,
-        )
+        handle = None if va.size is None else self._fh(node, FWRITE)
+        if handle is not None:
+            valid, fh = valid | Valid.FH, handle.fh
+            handle.is_dirty = handle.is_unsynced = True
+        with handle or nullcontext():
+            answer = await self.ask(
+                fuse_requests.setattr,
+                *(node, cred, valid, fh, va.size or 0, va.atime or 0, va.mtime or 0),
+                VTYPE_TO_IFMT[Vtype(node.vtype)] | (va.mode or 0),
+                *(va.uid or 0, va.gid or 0),
+                decode=fuse_replies.attr,
+            )
         return self._checked(node, answer)
 
     async def access(self, opc: Cookie, mode: int, cred: Cred) -> None:
@@ -243,10 +271,10 @@ class FileOperations(NameOperations):
 
     async def _allocate(self, opc: Cookie, offset: int, length: int, mode: int) -> None:
         node = self.node(opc)
-        handle = await self.handle_for(node, FWRITE, FSCRED)
-        handle.is_dirty = handle.is_unsynced = True
-        args = (handle.fh, offset, length, mode)
-        await self.ask(fuse_requests.fallocate, node, FSCRED, *args)
+        with await self.handle_for(node, FWRITE, FSCRED) as handle:
+            handle.is_dirty = handle.is_unsynced = True
+            args = (handle.fh, offset, length, mode)
+            await self.ask(fuse_requests.fallocate, node, FSCRED, *args)
 
     async def fallocate(self, opc: Cookie, offset: int, length: int) -> None:
         """See FileServer."""
@@ -271,10 +299,11 @@ class FileOperations(NameOperations):
         handle = self._fh(node, FREAD | FWRITE) or await self.handle_for(node, FREAD, FSCRED)
         end = flock.start + flock.len - 1 if flock.len else _OFF_MAX
         args = (handle.fh, owner, Lock(flock.start, end, flock.type, flock.pid))
-        if op != F_GETLK:
-            await self.ask(encode, node, FSCRED, *args)
-            return flock
-        found: Lock = await self.ask(encode, node, FSCRED, *args, decode=fuse_replies.lock)
+        with handle:
+            if op != F_GETLK:
+                await self.ask(encode, node, FSCRED, *args)
+                return flock
+            found: Lock = await self.ask(encode, node, FSCRED, *args, decode=fuse_replies.lock)
         if found.type == F_UNLCK:
             return flock._replace(type=F_UNLCK)
         length = 0 if found.end == _OFF_MAX else found.end - found.start + 1

@@ -163,7 +163,11 @@ class NameOperations(Asking):
         return target
 
     async def link(self, opc: Cookie, targ: Cookie, cn: Componentname) -> tuple[Vattr, int]:
-        """See FileServer. A server may give the new name a node of its own: it is given back."""
+        """See FileServer. A server may give the new name a node of its own: it is given back.
+
+        To whom files are what their paths say, the node of the one name is nothing without that
+        name: then the answer holds for no time at all, so that the other one is looked up.
+        """
         parent, node = self.node(opc), self.node(targ)
         entry: Entry = await self.ask(
             fuse_requests.link,
@@ -174,13 +178,14 @@ class NameOperations(Asking):
         self._undo_entry(entry)
         if entry.va.vtype != node.vtype:
             raise VfsError(EIO, "the FUSE server linked something else than it was asked for")
-        return entry.va, entry.attr_ttl
+        return entry.va, entry.attr_ttl if entry.nodeid == node.nodeid else 0
 
     # Removing and moving.
 
     async def remove(self, opc: Cookie, targ: Cookie, cn: Componentname) -> int:
         """See FileServer. Whether it was the last name is asked when nobody uses the file."""
         node = self.node(targ)
+        await self.close_unused(node)
         await self.ask(fuse_requests.unlink, self.node(opc), cn.cred, cn.name)
         node.is_removed = True
         return Setback.INACT_N2
@@ -204,6 +209,8 @@ class NameOperations(Asking):
         """See FileServer."""
         node, new_dir = self.node(src), self.node(targ_dir)
         victim = None if targ is None else self.node(targ)
+        if victim is not None and victim is not node:
+            await self.close_unused(victim)
         await self.ask(
             fuse_requests.rename,
             *(self.node(opc), cn_src.cred, cn_src.name, new_dir.nodeid, cn_targ.name),
@@ -230,12 +237,13 @@ class NameOperations(Asking):
             handle = await self.handle_for(node, FREAD, cred)
         plus = bool(flags & READDIR_PLUS) and self.session.readdirplus
         size = min(max(resid, _READDIR_MIN), READDIR_MAX)
-        found: list[FuseDirent] = await self.ask(
-            fuse_requests.readdirplus if plus else fuse_requests.readdir,
-            *(node, cred, handle.fh, offset, size, handle.flags),
-            decode=fuse_replies.dirents_plus if plus else fuse_replies.dirents,
-            undo=self._undo_dirents,
-        )
+        with handle:
+            found: list[FuseDirent] = await self.ask(
+                fuse_requests.readdirplus if plus else fuse_requests.readdir,
+                *(node, cred, handle.fh, offset, size, handle.flags),
+                decode=fuse_replies.dirents_plus if plus else fuse_replies.dirents,
+                undo=self._undo_dirents,
+            )
         entries = self._entries(node, found, resid)
         if entries:
             handle.told = entries[-1].offset

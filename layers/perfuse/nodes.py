@@ -9,6 +9,7 @@ rely on it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from errno import EIO, ESTALE
 from typing import Final
 
@@ -18,16 +19,29 @@ from ...native import fuse_requests
 from ...native.errors import VfsError
 from ...native.fuse_protocol import ROOT_ID, Entry
 from ...native.records import Cookie, Newinfo
-from .connection import Connection
+from .connection import Connection, Slot
 
 _BATCH: Final = 512
 """Nodes in one BATCH_FORGET."""
 
 
 class Handle:
-    """One open of a file or directory at the server. `mode` is FREAD and/or FWRITE."""
+    """One open of a file or directory at the server. `mode` is FREAD and/or FWRITE.
 
-    __slots__ = ("fh", "flags", "is_dirty", "is_unsynced", "mode", "told")
+    What is asked through it stands in a `with` of it: the server hears of its end afterwards, as it
+    does from Linux. Any of its threads may be the first one.
+    """
+
+    __slots__ = (
+        "_release",
+        "_users",
+        "fh",
+        "flags",
+        "is_dirty",
+        "is_unsynced",
+        "mode",
+        "told",
+    )
 
     def __init__(self, fh: int, mode: int, flags: int) -> None:
         self.fh = fh
@@ -40,12 +54,32 @@ class Handle:
         """Written to since the last FSYNC."""
         self.told = 0
         """A directory: the offset up to which it was read last."""
+        self._users = 0
+        self._release: Callable[[], None] | None = None
+
+    def __enter__(self) -> Handle:
+        self._users += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._users -= 1
+        if self._release is not None and not self._users:
+            self._release()
+
+    def when_unused(self, release: Callable[[], None]) -> None:
+        """Call `release` when nothing is asked through the handle."""
+        if self._users:
+            self._release = release
+        else:
+            release()
 
 
 class Node:
     """One node while anybody above knows it, or a node below it."""
 
     __slots__ = (
+        "appending",
+        "closing",
         "cookie",
         "generation",
         "given",
@@ -75,6 +109,10 @@ class Node:
         """A name was removed: it may have been the last."""
         self.handles: list[Handle] = []
         """One for each open above."""
+        self.appending: trio.Lock | None = None
+        """Held by who asks where the end is and writes there."""
+        self.closing: list[Slot] = []
+        """A file: what of its end at the server is on its way."""
         self.loans: list[Handle] = []
         """Opened for our own use: nobody above has it open, or not in that mode."""
 
@@ -189,13 +227,21 @@ class NodeTable:
         encode = fuse_requests.releasedir if is_dir else fuse_requests.release
         nodeid, post = node.nodeid, self._connection.post
 
-        def release() -> None:
-            post(encode, nodeid, handle.fh, handle.flags)
+        def closing(slot: Slot | None) -> None:
+            if not is_dir and slot is not None:
+                node.closing = [other for other in node.closing if not other.is_done]
+                node.closing.append(slot)
 
-        if handle.is_dirty:
-            post(fuse_requests.flush, nodeid, handle.fh, 0, then=release)
-        else:
-            release()
+        def release() -> None:
+            closing(post(encode, nodeid, handle.fh, handle.flags))
+
+        def end() -> None:
+            if handle.is_dirty:
+                closing(post(fuse_requests.flush, nodeid, handle.fh, 0, then=release))
+            else:
+                release()
+
+        handle.when_unused(end)
 
     def forget(self, nodeid: int, nlookup: int = 1) -> None:
         """Give lookups back to the server, together with others of the same moment."""

@@ -19,10 +19,13 @@ _PAGE: Final = 4096
 _PAGES: Final = 32
 """What a message carries at most without InitFlag.MAX_PAGES, pages."""
 
+# DONT_MASK costs nothing, for who asked us has taken his umask from the mode, and there are servers
+# (fuse-overlayfs) which do not begin without it.
 _OFFERED: Final = (
     InitFlag.ASYNC_READ
     | InitFlag.POSIX_LOCKS
     | InitFlag.BIG_WRITES
+    | InitFlag.DONT_MASK
     | InitFlag.AUTO_INVAL_DATA
     | InitFlag.DO_READDIRPLUS
     | InitFlag.PARALLEL_DIROPS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +14,7 @@ import trio
 import trio.testing
 
 from syspuffs.layers.perfuse import Perfuse, fuse_pair, perfuse_on
-from syspuffs.native.constants import FlushOp
+from syspuffs.native.constants import FREAD, FWRITE, IO_APPEND, FlushOp
 from syspuffs.native.errors import VfsError
 from syspuffs.native.fuse_protocol import Opcode
 from syspuffs.native.records import Cookie, Cred, lookup_cn
@@ -39,6 +40,8 @@ class Server:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = trio.socket.from_stdlib_socket(sock)
         self.asked: list[tuple[int, int, bytes]] = []
+        self.uniques: dict[int, int] = {}
+        """By opcode: the number of the last request."""
         self.answers: dict[int, Callable[[int, bytes], bytes | int | None]] = {
             Opcode.INIT: lambda *_: struct.pack(
                 "=4IHHIIHH32x", 7, 31, 65536, 0, 12, 9, 65536, 1, 0, 0
@@ -50,6 +53,7 @@ class Server:
             _, opcode, unique, nodeid = struct.unpack_from("=IIQQ", message)
             body = message[40:]
             self.asked.append((opcode, nodeid, body))
+            self.uniques[opcode] = unique
             if opcode in SILENT:
                 continue
             answer = self.answers.get(opcode, absent)(nodeid, body)
@@ -212,3 +216,114 @@ async def test_notifications_are_passed_up() -> None:
         assert min(start for _, _, start, _, _ in pages) == 0
         assert max(end for _, _, _, end, _ in pages) == 4196
         assert (FlushOp.INVAL_ATTR_NODE, cookie, 0, 0, b"") in heard.flushes
+
+
+OPENED = struct.pack("=QII", 77, 0, 0)
+WRITTEN = struct.pack("=II", 1, 0)
+
+
+async def opened(perfuse: Perfuse, server: Server, mode: int) -> Cookie:
+    """Look a file up and open it."""
+    server.answers[Opcode.LOOKUP] = lambda *_: entry(9)
+    server.answers[Opcode.OPEN] = lambda *_: OPENED
+    cookie = (await perfuse.lookup(ROOT, lookup_cn(b"name", CRED))).cookie
+    await perfuse.open(cookie, mode, CRED)
+    return cookie
+
+
+async def test_a_file_is_released_when_nothing_is_asked_through_it() -> None:
+    """A server with threads may take the one for the other: the write would meet no open file."""
+    async with both() as (perfuse, server):
+        cookie = await opened(perfuse, server, FWRITE)
+        server.answers[Opcode.WRITE] = lambda *_: None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(perfuse.write, cookie, 0, b"x", 0, CRED)
+            await server.seen(Opcode.WRITE)
+            perfuse.close(cookie, FWRITE, CRED)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not server.bodies(Opcode.FLUSH) + server.bodies(Opcode.RELEASE)
+            await server.reply(server.uniques[Opcode.WRITE], WRITTEN)
+        await server.seen(Opcode.RELEASE)
+
+
+async def test_a_file_is_released_although_its_flush_has_failed() -> None:
+    async with both() as (perfuse, server):
+        cookie = await opened(perfuse, server, FWRITE)
+        server.answers[Opcode.WRITE] = lambda *_: WRITTEN
+        server.answers[Opcode.FLUSH] = lambda *_: -EIO
+        await perfuse.write(cookie, 0, b"x", 0, CRED)
+        perfuse.close(cookie, FWRITE, CRED)
+        await server.seen(Opcode.RELEASE)
+
+
+async def test_a_name_is_removed_when_its_file_is_closed() -> None:
+    """libfuse keeps a file that is open under a name of its own."""
+    async with both() as (perfuse, server):
+        cookie = await opened(perfuse, server, FREAD)
+        server.answers[Opcode.RELEASE] = lambda *_: None
+        server.answers[Opcode.UNLINK] = lambda *_: b""
+        perfuse.close(cookie, FREAD, CRED)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(perfuse.remove, ROOT, cookie, lookup_cn(b"name", CRED))
+            await server.seen(Opcode.RELEASE)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not server.bodies(Opcode.UNLINK)
+            await server.reply(server.uniques[Opcode.RELEASE], b"")
+        assert server.bodies(Opcode.UNLINK)
+
+
+async def test_appends_follow_one_another() -> None:
+    async with both() as (perfuse, server):
+        cookie = await opened(perfuse, server, FWRITE)
+        size = 0
+
+        def getattr_(*_: object) -> bytes:
+            return struct.pack("=Q8x", 1) + struct.pack("=QQ", 7, size) + FILE[16:]
+
+        def write(nodeid: int, body: bytes) -> bytes:
+            nonlocal size
+            size = struct.unpack_from("=Q", body, 8)[0] + 1
+            return WRITTEN
+
+        server.answers[Opcode.GETATTR] = getattr_
+        server.answers[Opcode.WRITE] = write
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(perfuse.write, cookie, 0, b"x", IO_APPEND, CRED)
+        offsets = [struct.unpack_from("=Q", body, 8)[0] for _, body in server.bodies(Opcode.WRITE)]
+        assert offsets == [0, 1, 2, 3, 4]
+
+
+async def test_a_name_with_a_node_of_its_own_is_looked_up_again() -> None:
+    async with both() as (perfuse, server):
+        cookie = await opened(perfuse, server, FREAD)
+        for nodeid, is_same in ((9, True), (10, False)):
+            server.answers[Opcode.LINK] = lambda *_, nodeid=nodeid: entry(nodeid)
+            _, ttl = await perfuse.link(ROOT, cookie, lookup_cn(b"other", CRED))
+            assert bool(ttl) is is_same
+
+
+async def test_an_answer_in_pieces_is_asked_for_again_in_small_ones() -> None:
+    """libfuse splices so. What comes behind is nobody's answer, and no reason to complain."""
+    whole = random.Random(5).randbytes(100_000)
+    async with both() as (perfuse, server):
+        cookie = await opened(perfuse, server, FREAD)
+
+        async def split(unique: int, data: bytes) -> None:
+            await server.sock.send(struct.pack("=IiQ", 16 + len(data), 0, unique) + data[:60_000])
+            await server.sock.send(data[60_000:])
+
+        def read(nodeid: int, body: bytes) -> bytes | None:
+            _, offset, size = struct.unpack_from("=QQI", body)
+            data = whole[offset : offset + size]
+            if len(data) <= 57_344:
+                return data
+            nursery.start_soon(split, server.uniques[Opcode.READ], data)
+            return None
+
+        server.answers[Opcode.READ] = read
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                assert bytes(await perfuse.read(cookie, 0, 200_000, 0, CRED)) == whole
+        sizes = [struct.unpack_from("=I", body, 16)[0] for _, body in server.bodies(Opcode.READ)]
+        assert sizes[0] > 57_344 >= max(sizes[4:])
