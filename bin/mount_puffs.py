@@ -22,8 +22,9 @@ _USAGE: Final = "%(prog)s -t STACK [options] special mountpoint"
 _DESCRIPTION: Final = """\
 Mount a stack of elements in one process. STACK is written as the mount shows it
 afterwards: 'puffs|p2k|puffs|psshfs'. `special` is what the bottom element takes:
-[user@]host[:path] for psshfs, a directory for local, a disk image or block device for ext2fs,
-any text for tmpfs."""
+[user@]host[:path] for psshfs, a directory for local, the command line of a FUSE program
+without the mount point for perfuse, a disk image or block device for ext2fs, any text for
+tmpfs."""
 
 _EXAMPLES: Final = """\
   mount_puffs -t 'puffs|p2k|puffs|psshfs' host:/pub /puffs
@@ -32,6 +33,7 @@ _EXAMPLES: Final = """\
   mount_puffs -t 'puffs|p2k|ext2fs' -o ro disk.img /mnt
   mount_puffs -t 'puffs|p2k|ext2fs|vnd|puffs|psshfs' -o image=disk.img host:/images /mnt
   mount_puffs -t 'puffs|trace|fault|psshfs' -o trace=/tmp/t,faults=rules.toml host: /mnt
+  mount_puffs -t 'puffs|trace|perfuse' -o trace=/tmp/t 'bindfs /pub' /mnt
   mount_puffs -t 'puffs|compare|psshfs' -o compare=local,compare_special=/copy host:/pub /mnt
   umount /mnt                      (as a user: fusermount3 -u /mnt)"""
 

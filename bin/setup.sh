@@ -96,7 +96,7 @@ need_for_tests() {
     for program in sshfs git rsync sqlite3 clang curl lftp rclone restic perl strace chromium; do
         need "$program" have "$program"
     done
-    for program in bindfs squashfuse fuseiso mergerfs fuse2fs gocryptfs ntfs-3g; do
+    for program in bindfs squashfuse fuseiso mergerfs fuse2fs gocryptfs ntfs-3g fuse-overlayfs; do
         need "$program" have "$program"
     done
     need squashfs-tools have mksquashfs

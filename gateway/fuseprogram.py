@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 
 _BACKGROUND_SECONDS: Final = 2.0
 """How long a program may take to leave its server in the background, once that has answered."""
-_TERM_SECONDS: Final = 5.0
-"""Time between SIGTERM and the end of the session, after which the program counts as hung."""
+_TERM_SECONDS: Final = 2.0
+"""How long a program may take to let go of its session when it has got SIGTERM."""
 _LEAVE_SECONDS: Final = 10.0
 """How long all that the program has started may take to end after its session: some write
 everything only then."""
@@ -56,6 +56,7 @@ class FuseProgram:
         self._capture = capture
         self._name = name
         self._rules = rules
+        self._is_answered = False
         self._stays = False  # as long as we do not know
 
     @property
@@ -70,21 +71,53 @@ class FuseProgram:
         On exit it has ended, and all that it has started, by force if need be. `words` are values
         of `-o` of ours; they win.
         """
-        self._call = call
-        ours, theirs = fuse_pair()
-        is_answered = False
-        try:
+        async with self._answering(call):
             host, subtype = _options(call.words, words)
             fsname = host.fsname or os.fsencode(self._name)
+            program = subtype or PurePath(self._name).name
             async with (
-                self._served(ours, subtype or PurePath(self._name).name, fsname) as server,
+                self._serving(call, program, fsname) as (server, mounted),
                 self._mounted(server) as fs,
                 p2k_over(fs, rdonly=host.readonly) as top,
             ):
+                yield Attachment(*(top, call.directory, host, words, lambda: self._stays, mounted))
+
+    @asynccontextmanager
+    async def serving(self, call: MountCall, mntfromname: bytes) -> AsyncIterator[Perfuse]:
+        """Yield what the program serves; it has been told that it is mounted.
+
+        On exit as `attached`.
+        """
+        async with self._answering(call), self._serving(call, "", mntfromname) as (server, mounted):
+            await mounted()
+            yield server
+
+    @asynccontextmanager
+    async def _answering(self, call: MountCall) -> AsyncIterator[None]:
+        """Refuse `call` when something goes wrong before it was answered; end the program."""
+        self._call = call
+        try:
+            yield
+        except Exception as exc:
+            if not self._is_answered:
+                error = explain(exc) or CommandError(Status.FAILURE, f"internal error: {exc!r}")
+                call.refused(f"syspuffs: {error.message}" if error.message else "")
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await _end_all(call.namespace)
+
+    @asynccontextmanager
+    async def _serving(
+        self, call: MountCall, program: str, fsname: bytes
+    ) -> AsyncIterator[tuple[Perfuse, Callable[[], Awaitable[None]]]]:
+        """Yield the server, and what answers `call` and begins the session."""
+        ours, theirs = fuse_pair()
+        with theirs:
+            async with self._served(ours, program, fsname) as server:
 
                 async def mounted() -> None:
-                    nonlocal is_answered
-                    is_answered = True
+                    self._is_answered = True
                     with theirs:
                         await call.mounted(theirs)
                     await self._begin(server)
@@ -92,26 +125,19 @@ class FuseProgram:
                 async with trio.open_nursery() as nursery:
                     self._capture.unmount = server.request_unmount
                     nursery.start_soon(_unmount_when_broken, server)
+                    failure: Exception | None = None
                     try:
-                        yield Attachment(
-                            *(top, call.directory, host, words, lambda: self._stays, mounted),
-                            rules=self._rules,
-                        )
+                        yield server, mounted
+                    except Exception as exc:
+                        failure = exc  # kept out of the nursery, which would wrap it into a group
                     finally:
                         nursery.cancel_scope.cancel()
                         # Whoever unmounts himself when he is told to end waits for that then.
                         self._capture.unmount = server.hang_up
                         with trio.CancelScope(shield=True):
                             await _end_server(server)
-        except Exception as exc:
-            if not is_answered:
-                error = explain(exc) or CommandError(Status.FAILURE, f"internal error: {exc!r}")
-                call.refused(f"syspuffs: {error.message}" if error.message else "")
-            raise
-        finally:
-            theirs.close()
-            with trio.CancelScope(shield=True):
-                await _end_all(call.namespace)
+                if failure is not None:
+                    raise failure
 
     @asynccontextmanager
     async def _served(
@@ -155,7 +181,10 @@ async def _unmount_when_broken(server: Perfuse) -> None:
 
 
 async def _end_server(server: Perfuse) -> None:
-    """Have the program end in its own way: by SIGTERM, for there is no end of /dev/fuse to read."""
+    """Have the program end in its own way: by SIGTERM, for there is no end of /dev/fuse to read.
+
+    To whom that says nothing, an end of file does.
+    """
     pid = server.peer_pid
     if not pid or server.connection.broken.is_set():
         return
@@ -163,9 +192,7 @@ async def _end_server(server: Perfuse) -> None:
         os.kill(pid, signal.SIGTERM)
         with trio.move_on_after(_TERM_SECONDS):
             await server.wait_broken()
-            return
-        _log.warning("process %d does not end; it is killed", pid)
-        os.kill(pid, signal.SIGKILL)
+    server.hang_up()
 
 
 async def _end_all(namespace: NameSpace) -> None:

@@ -252,6 +252,14 @@ async def _local(_below: None, ground: Ground) -> AsyncIterator[FileServer]:
         yield server
 
 
+@asynccontextmanager
+async def _perfuse(_below: None, ground: Ground) -> AsyncIterator[FileServer]:
+    from .fuseelement import program_below
+
+    async with program_below(ground) as server:
+        yield server
+
+
 ELEMENTS: Final[tuple[Element, ...]] = (
     Element("p2k", Face.FILE_SERVER, Face.FILE_SYSTEM, _p2k, "serves the file system below it"),
     Element(
@@ -273,6 +281,15 @@ ELEMENTS: Final[tuple[Element, ...]] = (
         fault_place="sftp",
     ),
     Element("local", Face.FILE_SERVER, None, _local, "a directory of this machine"),
+    Element(
+        "perfuse",
+        Face.FILE_SERVER,
+        None,
+        _perfuse,
+        "what a FUSE program serves",
+        (between.FAULT_GROUP,),
+        fault_place="fuse",
+    ),
     Element("tmpfs", Face.FILE_SYSTEM, None, _tmpfs, "files in memory", (TMPFS_GROUP,)),
     Element(
         "ext2fs",

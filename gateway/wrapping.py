@@ -27,6 +27,7 @@ from ..layers.puffs.comfd import COMFD_ENV, MountRequest, answer, receive_reques
 from ..native.errors import RemoteProtocolError, TransportBroken
 from .between import bind_rules, recorded
 from .capture import Capture, MountCall, captured
+from .commands import end_command, shell_status, start_failure
 from .failures import errno_of, explain
 from .fuseprogram import FuseProgram
 from .mounting import Attachment
@@ -40,8 +41,6 @@ _log = logging.getLogger(__name__)
 
 _LEAVE_SECONDS: Final = 10.0
 """How long the command may take to end after its mount has ended."""
-_TERM_SECONDS: Final = 5.0
-"""Time between SIGTERM and SIGKILL."""
 _MS_RDONLY: Final = 1
 _OURS: Final = ("mount_psshfs", "mount_puffs", "syspuffs")
 
@@ -115,7 +114,7 @@ async def _running(
         raise
     finally:
         with trio.CancelScope(shield=True):
-            await _end(process, patience)
+            await end_command(process, patience)
         if reply is not None and reply.told_failure and (process.returncode or 0) > 0:
             # It has told the user, and knows better than we what status to end with.
             raise CommandError(process.returncode or 0, "")
@@ -193,13 +192,7 @@ async def _start(
             return await stack.enter_async_context(captured(command, environment, fds))
         process = await trio.lowlevel.open_process(command, env=environment, pass_fds=fds)
     except OSError as exc:
-        name = argv[0]
-        if isinstance(exc, FileNotFoundError) and shutil.which(name) is None:
-            where = "no such file" if "/" in name else "no such command in PATH"
-            raise CommandError(Status.NOT_FOUND, f"{name}: {where}; check its spelling") from None
-        raise CommandError(
-            Status.CANNOT_EXECUTE, f"{name}: cannot be executed: {exc.strerror}; check the file"
-        ) from None
+        raise start_failure(argv[0], exc) from None
     return process, None
 
 
@@ -252,7 +245,7 @@ async def _request(
     if request is not None:
         return request
     if process.returncode:
-        raise CommandError(_shell_status(process.returncode), "")
+        raise CommandError(shell_status(process.returncode), "")
     raise CommandError(
         Status.NOTHING_MOUNTED,
         f"{name} ended without mounting anything; it must be a mount command that knows "
@@ -270,20 +263,3 @@ def _host_options(request: MountRequest, words: Sequence[str]) -> HostOptions:
         given.insert(0, "ro")
     (settings,) = parse_words([*given, *words], [HOST_GROUP])
     return host_options(settings)
-
-
-async def _end(process: trio.Process, patience: float) -> None:
-    """Wait until the command has ended, `patience` seconds by itself, then by signals."""
-    with trio.move_on_after(patience):
-        await process.wait()
-        return
-    process.terminate()
-    with trio.move_on_after(_TERM_SECONDS):
-        await process.wait()
-        return
-    process.kill()
-    await process.wait()
-
-
-def _shell_status(returncode: int) -> int:
-    return returncode if returncode >= 0 else Status.SIGNAL - returncode

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from ..support.capabilities import needs
 from ..support.expect import raises
 from ..support.target import Target
 
@@ -58,6 +59,7 @@ async def test_name(fs: Target, name: bytes) -> None:
     assert await fs.listdir(name) == [name]
 
 
+@needs("long_names")
 async def test_all_octets(fs: Target) -> None:
     octets = bytes(octet for octet in range(1, 256) if octet != ord("/"))
     await fs.write_file(octets, b"x")
@@ -71,6 +73,7 @@ async def test_names_together(fs: Target) -> None:
     assert await fs.listdir() == sorted(NAMES)
 
 
+@needs("long_names")
 async def test_longest(fs: Target) -> None:
     name = b"n" * 255
     await fs.write_file(name, b"x")

@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 
+from ..support.capabilities import needs
 from ..support.expect import raises
 from ..support.target import DirEntry, Target
 
@@ -75,6 +76,7 @@ async def test_thousand(fs: Target) -> None:
     assert await fs.listdir(b"d") == [b"%04d" % number for number in range(1, 1_000, 2)]
 
 
+@needs("long_names")
 async def test_long_names(fs: Target) -> None:
     names = sorted(b"%03d" % number + b"n" * 252 for number in range(40))
     for name in names:
@@ -82,6 +84,7 @@ async def test_long_names(fs: Target) -> None:
     assert await fs.listdir() == names
 
 
+@needs("long_names")
 async def test_names_of_all_lengths(fs: Target) -> None:
     names = [b"n" * length for length in range(1, 256, 7)]
     for name in names:

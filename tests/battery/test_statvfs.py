@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ..support.capabilities import needs
 from ..support.target import Target
 
 
+@needs("long_names")
 async def test_statvfs(fs: Target) -> None:
     got = await fs.statvfs()
     assert got.bsize >= 512

@@ -61,7 +61,7 @@ NEAREST = "; the nearest stack that works is "
         ),
         (
             "puffs",
-            "'puffs' needs a file server below it (p2k, psshfs or local), but got nothing",
+            "'puffs' needs a file server below it (p2k, psshfs, local or perfuse), but got nothing",
             "puffs|psshfs",
         ),
         (
@@ -71,7 +71,7 @@ NEAREST = "; the nearest stack that works is "
         ),
         (
             "puffs|tmpfs",
-            "'puffs' needs a file server below it (p2k, psshfs or local), "
+            "'puffs' needs a file server below it (p2k, psshfs, local or perfuse), "
             f"but got 'tmpfs', which offers {FS}",
             "puffs|p2k|tmpfs",
         ),
@@ -83,7 +83,7 @@ NEAREST = "; the nearest stack that works is "
         ),
         (
             "puffs|puffs|psshfs",
-            "'puffs' needs a file server below it (p2k, psshfs or local), "
+            "'puffs' needs a file server below it (p2k, psshfs, local or perfuse), "
             f"but got 'puffs', which offers {FS}",
             "puffs|p2k|puffs|psshfs",
         ),

@@ -13,6 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trio
+
+from syspuffs.gateway.fuseelement import program_below
+from syspuffs.gateway.stack import Ground
 
 from ..support.interpreter import for_everybody
 from ..support.leaks import children
@@ -136,8 +140,8 @@ def mounted(argv: Sequence[str], point: Path, name: str, *, stays: bool = False)
     assert wait_until(lambda: not serving(str(point)), 20), serving(str(point))
 
 
-def serving(point: str) -> list[str]:
-    """Return the processes that have `point` in their command line."""
+def serving(place: str) -> list[int]:
+    """Return the processes that have `place` as a word of their command line."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -145,8 +149,8 @@ def serving(point: str) -> list[str]:
                 words = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if point.encode() in words.split(b"\0"):
-                found.append(words.decode(errors="replace"))
+            if place.encode() in words.split(b"\0"):
+                found.append(int(entry.name))
     return found
 
 
@@ -324,6 +328,57 @@ def test_ntfs_3g(tmp_path: Path, point: Path) -> None:
     assert run(["ntfsfix", "-n", str(image)]).status == 0
     with mounted(["ntfs-3g", "-o", "ro", str(image), str(point)], point, "ntfs-3g"):
         check_changed(point)
+
+
+def test_an_element_of_a_stack(tree: Path, point: Path, tmp_path: Path) -> None:
+    need("bindfs", "bindfs")
+    argv = [*python_command("mount_puffs"), "-t", "puffs|trace|perfuse"]
+    argv += ["-o", f"trace={tmp_path / 'trace'}", f"bindfs {tree}", str(point)]
+    done = run(argv)
+    try:
+        assert (done.status, done.stderr) == (0, "")
+        assert mounted_type(point) == "fuse.puffs|trace|perfuse"
+        check_tree(point)
+        change_tree(point)
+        unmount(point)
+    finally:
+        unmount_by_force(point)
+    check_changed(tree)
+    assert wait_until(lambda: not serving(str(tree)), 20)
+    assert (tmp_path / "trace").stat().st_size > 1000
+
+
+def test_an_element_that_does_not_start(point: Path) -> None:
+    need("bindfs", "bindfs")
+    argv = [*python_command("mount_puffs"), "-t", "puffs|perfuse"]
+    alone = run(["bindfs", "/nonexistent", str(point)])
+    below = run([*argv, "bindfs /nonexistent", str(point)])
+    assert (below.status, below.stderr) == (alone.status, alone.stderr)
+    for special, text in (
+        ("no-such-program x", "no-such-program: no such command in PATH; check its spelling"),
+        ("bindfs '", "'bindfs '' is no command line: No closing quotation"),
+        (" ", "perfuse needs the command line of a FUSE program, as in 'bindfs /pub'"),
+        ("true", "true ended without mounting anything; it must be a FUSE program"),
+    ):
+        assert run([*argv, special, str(point)]).stderr == f"mount_puffs: {text}\n"
+
+
+def test_a_server_that_hangs_is_killed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped, it hears neither DESTROY nor SIGTERM nor the end of its session."""
+    need("bindfs", "bindfs")
+    monkeypatch.setattr("syspuffs.layers.perfuse.server._LAST_SECONDS", 0.1)
+    for name in ("_TERM_SECONDS", "_LEAVE_SECONDS"):
+        monkeypatch.setattr(f"syspuffs.gateway.fuseprogram.{name}", 0.1)
+
+    async def check() -> None:
+        async with program_below(Ground(f"bindfs {tree}", False, {})) as server:
+            (program,) = serving(str(tree))
+            os.kill(program, signal.SIGSTOP)
+            with trio.fail_after(5):
+                await server.unmount(0)
+        assert not serving(str(tree))
+
+    trio.run(check)
 
 
 def test_nothing_is_said_at_the_end(tree: Path, point: Path) -> None:

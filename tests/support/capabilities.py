@@ -1,7 +1,8 @@
 """What a stack can do, and why some cannot.
 
 A stack says what it lacks; a test says by `@needs(...)` what it needs. The reasons
-are limits of SFTP version 3 or of the place where the stack runs, never of ours.
+are limits of SFTP version 3, of a program below, or of the place where the stack runs, never of
+ours.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ LIMITS: Final = {
     "devices": "only root makes device nodes; these tests run as a user",
     "exact_nlink_dir": "ext4 and SFTP servers count sub-directories each in its own way",
     "readonly": "this place cannot be mounted read-only",
+    "long_names": "fuse-overlayfs has names of up to 251 octets: it puts 4 before some of its own",
     "origin": "this stack has no directory of the host behind it",
 }
 """Capability -> why a stack may lack it."""

@@ -7,6 +7,7 @@ by the real commands that the tests of a session share (`command`).
 from __future__ import annotations
 
 import errno
+import shlex
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -336,6 +337,25 @@ def _mount_local(ground: Ground) -> list[str]:
     return [*argv, str(ground.origin), str(ground.point)]
 
 
+def _overlay(ground: Ground) -> dict[str, Path]:
+    return {name: ground.origin.with_name(f"overlay-{name}") for name in ("lower", "work")}
+
+
+def _prepare_overlay(ground: Ground) -> None:
+    for place in _overlay(ground).values():
+        place.mkdir(exist_ok=True)
+
+
+def _mount_overlay(ground: Ground) -> list[str]:
+    """fuse-overlayfs: of packaged programs the one that goes by nodes, not by paths."""
+    lower, work = _overlay(ground).values()
+    options = f"lowerdir={lower},upperdir={ground.origin},workdir={work}"
+    # It complains of an option of its own.
+    script = f'exec fuse-overlayfs -o {shlex.quote(options)} "$0" 2>/dev/null'
+    argv = [*python_command("mount_puffs"), "-t", "puffs|perfuse", *words(ground.options)]
+    return [*argv, shlex.join(["sh", "-c", script]), str(ground.point)]
+
+
 def _mount_ext2fs(ground: Ground) -> list[str]:
     argv = [*python_command("mount_puffs"), "-t", "puffs|p2k|ext2fs", *words(ground.options)]
     return [*argv, str(ground.image), str(ground.point)]
@@ -361,6 +381,9 @@ PSSHFS: Final = MountCommand("puffs|psshfs", _mount_psshfs)
 PSSHFS_BY_SSH: Final = MountCommand("puffs|psshfs", _mount_psshfs_by_ssh)
 TMPFS: Final = MountCommand("puffs|p2k|tmpfs", _mount_tmpfs, remote=False)
 LOCAL: Final = MountCommand("puffs|local", _mount_local, remote=False, local=True)
+PERFUSE: Final = MountCommand(
+    "puffs|perfuse", _mount_overlay, remote=False, local=True, prepare=_prepare_overlay
+)
 EXT2FS: Final = MountCommand(
     "puffs|p2k|ext2fs", _mount_ext2fs, remote=False, prepare=prepare_image, finish=check_image
 )
@@ -374,6 +397,8 @@ _HOST: Final = USER_LACKS | {"exact_nlink_dir", "readonly", "origin"}
 _TMPFS: Final = USER_LACKS | {"origin"}
 _EXT2FS: Final = USER_LACKS | {"origin"}
 _LOCAL: Final = USER_LACKS | {"exact_nlink_dir"}
+# The upper directory of an overlay is not what is seen in it: what was removed is there yet.
+_PERFUSE: Final = _LOCAL | {"long_names", "origin", "readonly"}
 _TMPFS_MOUNT: Final = _TMPFS | {"readonly"}
 _RACES: Final = frozenset({errno.ESTALE})
 """A server that names files by their paths finds another one there. Linux makes such a call
@@ -417,6 +442,7 @@ STACKS: Final = (
     ),
     Stack("mount:puffs|p2k|tmpfs", command=TMPFS, lacks=_TMPFS_MOUNT, marks=_FUSE),
     Stack("mount:puffs|local", command=LOCAL, lacks=_LOCAL, marks=_FUSE),
+    Stack("mount:puffs|perfuse", command=PERFUSE, lacks=_PERFUSE, marks=_FUSE, brief=True),
     Stack(
         "mount:puffs|p2k|ext2fs",
         command=EXT2FS,
