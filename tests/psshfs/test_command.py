@@ -217,7 +217,7 @@ def test_unmounts_itself_when_killed(psshfs: Mount, point: Path, tmp_path: Path)
         if b"psshfs" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
     os.kill(pid, signal.SIGKILL)
-    assert wait_until(lambda: mounted_type(point) is None)
+    assert wait_until(lambda: mounted_type(point) is None, 30)
 
 
 def test_foreground_ends_at_a_signal(psshfs: Mount, sshd: Sshd, point: Path) -> None:
