@@ -16,7 +16,7 @@ import pytest
 from syspuffs.gateway.status import Status
 
 from ..support.mounts import mounted_type, wait_until
-from .storm import COMMANDS, behind, outside, storm
+from .storm import COMMANDS, DEAD_AFTER, behind, outside, storm
 
 pytestmark = [pytest.mark.fuse, pytest.mark.sshd, pytest.mark.slow]
 
@@ -39,6 +39,20 @@ def test_an_open_file_outlives_the_server(tmp_path: Path) -> None:
             file.write(b"y" * 1000)
             os.fsync(file.fileno())
             assert (made.origin / "f").read_bytes() == b"x" * 1000 + b"y" * 1000
+
+
+@pytest.mark.parametrize("way", COMMANDS)
+def test_a_black_hole_is_noticed(tmp_path: Path, way: str) -> None:
+    """Nothing ends the connection but that nothing comes; who waits is answered afterwards."""
+    with outside(tmp_path, COMMANDS[way], 0.0) as (line, _, made):
+        (made.origin / "f").write_text("contents")
+        line.swallow()
+        start = time.monotonic()
+        assert wait_until(lambda: "connection lost" in made.ground.log.read_text(), 30.0)
+        assert time.monotonic() - start < 3 * DEAD_AFTER
+        line.swallow(on=False)
+        line.cut()
+        assert (made.point / "f").read_text() == "contents"
 
 
 def test_unmount_in_a_black_hole(tmp_path: Path) -> None:
