@@ -28,9 +28,9 @@ from ..support.leaks import become_subreaper, command_line
 from ..support.line import Line
 from ..support.mounts import Ground, MountCommand, Mounted, mount
 from ..support.sshd import Sshd
-from ..support.stacks import PSSHFS, PSSHFS_BY_SSH
+from ..support.stacks import PSSHFS, PSSHFS_BY_SSH, WHOLE_STACK
 
-COMMANDS: Final = {"asyncssh": PSSHFS, "ssh": PSSHFS_BY_SSH}
+COMMANDS: Final = {"asyncssh": PSSHFS, "ssh": PSSHFS_BY_SSH, "stack": WHOLE_STACK}
 DEAD_AFTER: Final = 3.0
 HANG: Final = 60.0
 """Seconds after which a call that has not returned hangs; the patience is that, too."""

@@ -41,7 +41,7 @@ def test_an_open_file_outlives_the_server(tmp_path: Path) -> None:
             assert (made.origin / "f").read_bytes() == b"x" * 1000 + b"y" * 1000
 
 
-@pytest.mark.parametrize("way", COMMANDS)
+@pytest.mark.parametrize("way", ["asyncssh", "ssh"])
 def test_a_black_hole_is_noticed(tmp_path: Path, way: str) -> None:
     """Nothing ends the connection but that nothing comes; who waits is answered afterwards."""
     with outside(tmp_path, COMMANDS[way], 0.0) as (line, _, made):
