@@ -17,12 +17,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from ...native import sftp
-from .connection import Ahead
 from .errmap import StatusError
+from .restoring import Restoring
 from .slot import ATTRS, NAMES, ONE_NAME, WIRE_HANDLE, Slot
 
 
-async def settle(ahead: Ahead) -> None:
+async def settle(ahead: Restoring) -> None:
     """Complete the retained requests whose changes the server turns out to have made.
 
     The others stay, to be sent again. Wire: a round trip or two for each change in doubt.
@@ -43,7 +43,7 @@ async def settle(ahead: Ahead) -> None:
             slot.complete(found or None)
 
 
-async def _look(ahead: Ahead, path: bytes) -> sftp.Attrs | None:
+async def _look(ahead: Restoring, path: bytes) -> sftp.Attrs | None:
     try:
         return await ahead.submit(ATTRS, sftp.lstat, path)
     except StatusError as exc:
@@ -59,7 +59,7 @@ _Judge = Callable[..., Awaitable[bytes | None]]
 def _looking(judge: _Judge) -> _Judge:
     """A server that does not let us look: the request itself says why."""
 
-    async def judged(ahead: Ahead, *args: Any) -> bytes | None:
+    async def judged(ahead: Restoring, *args: Any) -> bytes | None:
         try:
             return await judge(ahead, *args)
         except StatusError:
@@ -68,17 +68,17 @@ def _looking(judge: _Judge) -> _Judge:
     return judged
 
 
-async def _removed(ahead: Ahead, path: bytes) -> bytes | None:
+async def _removed(ahead: Restoring, path: bytes) -> bytes | None:
     return b"" if await _look(ahead, path) is None else None
 
 
-async def _renamed(ahead: Ahead, old: bytes, new: bytes) -> bytes | None:
+async def _renamed(ahead: Restoring, old: bytes, new: bytes) -> bytes | None:
     if await _look(ahead, old) is not None:
         return None
     return b"" if await _look(ahead, new) is not None else None
 
 
-async def _made_directory(ahead: Ahead, path: bytes, attrs: sftp.Attrs) -> bytes | None:
+async def _made_directory(ahead: Restoring, path: bytes, attrs: sftp.Attrs) -> bytes | None:
     found = await _look(ahead, path)
     if found is None or not _is_of(stat.S_ISDIR, found, attrs):
         return None
@@ -92,7 +92,7 @@ async def _made_directory(ahead: Ahead, path: bytes, attrs: sftp.Attrs) -> bytes
 
 
 async def _made_file(
-    ahead: Ahead, path: bytes, pflags: int, attrs: sftp.Attrs = sftp.NO_ATTRS
+    ahead: Restoring, path: bytes, pflags: int, attrs: sftp.Attrs = sftp.NO_ATTRS
 ) -> bytes | None:
     if not pflags & sftp.FXF_EXCL:
         return None
@@ -103,14 +103,14 @@ async def _made_file(
     return await ahead.submit(WIRE_HANDLE, sftp.open_, path, pflags)
 
 
-async def _made_symlink(ahead: Ahead, target: bytes, path: bytes) -> bytes | None:
+async def _made_symlink(ahead: Restoring, target: bytes, path: bytes) -> bytes | None:
     found = await _look(ahead, path)
     if found is None or not _is_of(stat.S_ISLNK, found, sftp.NO_ATTRS):
         return None
     return b"" if await ahead.submit(ONE_NAME, sftp.readlink, path) == target else None
 
 
-async def _linked(ahead: Ahead, old: bytes, new: bytes) -> bytes | None:
+async def _linked(ahead: Restoring, old: bytes, new: bytes) -> bytes | None:
     found = await _look(ahead, new)
     return b"" if found is not None and found == await _look(ahead, old) else None
 

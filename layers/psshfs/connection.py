@@ -39,9 +39,10 @@ import trio
 from ...native import sftp
 from ...native.errors import RemoteProtocolError, VfsError
 from ...native.records import Buffer
-from .handle import Handle
+from .handle import translated
 from .outbox import Outbox, constant
 from .pace import RoundTrip
+from .retention import Retention
 from .slot import STATUS, VERSION, Answer, Slot
 
 _log = logging.getLogger(__name__)
@@ -115,12 +116,11 @@ class Connection:
         """Set when the socket has failed; another event for each socket."""
         self.resumed = trio.Event()
         """Set by `resume`; another event after each loss."""
-        self.retained: dict[Slot[Any], bool] = {}
+        self._retention = Retention()
+        self.retained = self._retention.slots
         """Requests that wait for `resume`, in order, and whether each was sent before the loss."""
         self._is_held = False
         self._is_whole = True
-        self._verdict = 0
-        self._since: dict[Slot[Any], float] = {}
         self.broken = trio.Event()
         """Set when the connection has ended, by whatever cause."""
         self.loss_level = logging.WARNING
@@ -132,7 +132,7 @@ class Connection:
     def take(self, socket: _socket.socket) -> None:
         """Go on over `socket`, which stays the caller's and is made non-blocking; `serve` it now.
 
-        Until `resume` only `Ahead` gets requests through.
+        Until `resume` only `Restoring` gets requests through.
         """
         socket.setblocking(False)
         self._socket = socket
@@ -218,7 +218,7 @@ class Connection:
             self._retain(slot)
             return
         if self.losses:
-            args = _translated(args, self.losses)
+            args = translated(args, self.losses)
         number = self._id
         slots = self._slots
         while True:
@@ -236,7 +236,7 @@ class Connection:
         self._outbox.send(packet, payload)
 
     def submit_ahead(self, slot: Slot[Any], encode: Callable[..., bytes], *args: Any) -> None:
-        """As `submit_slot`, although the connection is not whole yet; for `Ahead` alone."""
+        """As `submit_slot`, although the connection is not whole yet; for `Restoring` alone."""
         if self._scope.cancel_called:
             raise VfsError(errno.ENOTCONN, self.cause or self.loss)
         held, self._is_held = self._is_held, False
@@ -410,26 +410,18 @@ class Connection:
         self.lost.set()
         if not self._is_whole:
             for slot in slots:
-                slot.fail(errno.ENOTCONN)  # of `Ahead`, for there are no others
+                slot.fail(errno.ENOTCONN)  # of `Restoring`, for there are no others
             return
         self.losses += 1
         self._is_held = True
         self._is_whole = False
-        now = trio.current_time()
-        since = self._since
-        self._since = {}
-        for slot in slots:
-            if not slot.is_abandoned:
-                self.retained[slot] = True
-                self._since[slot] = since.get(slot, now)
+        self._retention.lose(slots)
         self.resumed = trio.Event()
 
     def _retain(self, slot: Slot[Any]) -> None:
         if self.cause:
             raise VfsError(errno.ENOTCONN, self.cause)
-        if self._verdict:
-            raise VfsError(self._verdict, self.loss)
-        self.retained[slot] = False
+        self._retention.add(slot, self.loss)
 
     def give_up(self, number: int, age: float = 0.0) -> None:
         """Fail what is retained with errno `number`, and all requests until `resume`.
@@ -437,27 +429,18 @@ class Connection:
         With `age`, only requests that were lost for the first time so many seconds ago, and none
         that is made later.
         """
-        until = trio.current_time() - age
-        for slot in list(self.retained):
-            if not age or self._since.get(slot, until + 1) <= until:
-                del self.retained[slot]
-                slot.fail(number)
+        self._retention.give_up(number, age)
         if not age:
-            self._verdict = number
             self._unpark_all()
 
     def resume(self) -> None:
         """Send all that was retained, in order, and hold back nothing from now on."""
         self._is_held = False
         self._is_whole = True
-        self._verdict = 0
         self.round_trip.forget()
         self.resumed.set()
-        retained, self.retained = self.retained, {}
         with self.batch:
-            for slot in retained:
-                if slot.done or slot.is_abandoned:
-                    continue
+            for slot in self._retention.take():
                 try:
                     self.submit_slot(slot, slot.encode, *slot.args, payload=slot.payload)
                 except VfsError as exc:
@@ -486,45 +469,6 @@ class Connection:
             len(self._slots),
             self._outbox.queued,
         )
-
-
-class Ahead:
-    """Requests that pass those which a lost connection retains, to make it whole again."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.batch = connection.batch
-        self.greet = connection.greet
-
-    def set_packet_max(self, octets: int) -> None:
-        """As `Connection.set_packet_max`."""
-        self.connection.set_packet_max(octets)
-
-    def submit(self, answer: Answer[T], encode: Callable[..., bytes], *args: Any) -> Slot[T]:
-        """As `Connection.submit`; ENOTCONN for a slot means that the new socket is lost, too."""
-        slot = Slot(self.connection, answer)
-        self.connection.submit_ahead(slot, encode, *args)
-        return slot
-
-    def drop(self, wire: bytes) -> None:
-        """Close what the server calls `wire`; nobody hears the answer."""
-        slot = Slot(self.connection, STATUS)
-        slot.is_abandoned = True
-        with suppress(VfsError):  # lost, and it with it
-            self.connection.submit_ahead(slot, sftp.close, wire)
-
-
-def _translated(args: tuple[Any, ...], age: int) -> tuple[Any, ...]:
-    """Return a request's arguments with what the server calls their handle now.
-
-    Errors: that of the handle; ESTALE for one that was closed before the last loss.
-    """
-    if args and type(args[0]) is Handle:
-        handle = args[0]
-        if handle.error or handle.age != age:
-            raise VfsError(handle.error or errno.ESTALE, "the file could not be opened again")
-        return (handle.wire, *args[1:])
-    return args
 
 
 @asynccontextmanager

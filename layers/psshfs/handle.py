@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+from typing import Any
+
 from ...native import sftp
+from ...native.errors import VfsError
 
 
 class Handle(bytes):
@@ -38,3 +42,16 @@ class Handle(bytes):
 
     def __ne__(self, other: object) -> bool:
         return self is not other
+
+
+def translated(args: tuple[Any, ...], age: int) -> tuple[Any, ...]:
+    """Return a request's arguments with what the server calls their handle now, at `age`.
+
+    Errors: that of the handle; ESTALE for one that was closed before the last loss.
+    """
+    if args and type(args[0]) is Handle:
+        handle = args[0]
+        if handle.error or handle.age != age:
+            raise VfsError(handle.error or errno.ESTALE, "the file could not be opened again")
+        return (handle.wire, *args[1:])
+    return args

@@ -12,9 +12,9 @@ import trio
 
 from .aftermath import settle
 from .attrcache import AttrCache
-from .connection import Ahead
 from .handle import Handle
 from .reopening import expected_of, reopen
+from .restoring import Restoring
 from .session import open_session
 
 SETTLING: Final = 3
@@ -28,7 +28,7 @@ async def restore(server: AttrCache) -> None:
     sent that a later attempt would not send, too.
     """
     connection = server.connection
-    ahead = Ahead(connection)
+    ahead = Restoring(connection)
     handles = [handle for handle in connection.handles if isinstance(handle, Handle)]
     server.renew(await open_session(ahead, server.session.root or b"/", server.options))
     await settle(ahead)

@@ -16,10 +16,10 @@ from typing import Any, Final, NamedTuple
 
 from ...native import sftp
 from .aftermath import is_in_doubt
-from .connection import Ahead
 from .errmap import StatusError
 from .handle import Handle
 from .node import Node, NodeTable
+from .restoring import Restoring
 from .slot import ATTRS, DATA, WIRE_HANDLE, Slot
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Expected(NamedTuple):
         return self.mtime is None or attrs.mtime is None or attrs.mtime == self.mtime
 
 
-def expected_of(table: NodeTable, ahead: Ahead) -> dict[Handle, Expected | None]:
+def expected_of(table: NodeTable, ahead: Restoring) -> dict[Handle, Expected | None]:
     """Return what is known of the files that the nodes' handles stand for; None where no name is
     left, and with it no way to the file."""
     found: dict[Handle, Expected | None] = {}
@@ -61,7 +61,7 @@ def expected_of(table: NodeTable, ahead: Ahead) -> dict[Handle, Expected | None]
     return found
 
 
-def _expected(table: NodeTable, node: Node, handle: Handle, ahead: Ahead) -> Expected:
+def _expected(table: NodeTable, node: Node, handle: Handle, ahead: Restoring) -> Expected:
     file, va = node.file, node.va
     assert file is not None
     path = table.path(node)
@@ -88,7 +88,7 @@ def _expected(table: NodeTable, node: Node, handle: Handle, ahead: Ahead) -> Exp
 
 
 async def reopen(
-    ahead: Ahead, handles: Sequence[Handle], expected: dict[Handle, Expected | None]
+    ahead: Restoring, handles: Sequence[Handle], expected: dict[Handle, Expected | None]
 ) -> list[Handle]:
     """Give each of `handles` a new `wire`, or an `error`; return those that were opened.
 
@@ -117,7 +117,7 @@ async def reopen(
     return opened
 
 
-async def _reopen_some(ahead: Ahead, wanted: list[tuple[Handle, Expected]]) -> list[Handle]:
+async def _reopen_some(ahead: Restoring, wanted: list[tuple[Handle, Expected]]) -> list[Handle]:
     with ahead.connection.batch:
         looked = [ahead.submit(ATTRS, sftp.lstat, expected.path) for _, expected in wanted]
     there = [
@@ -164,7 +164,7 @@ async def _fits(slot: Slot[sftp.Attrs], handle: Handle, expected: Expected) -> b
     return True
 
 
-async def _has(ahead: Ahead, slot: Slot[sftp.Attrs], expected: Expected) -> bool:
+async def _has(ahead: Restoring, slot: Slot[sftp.Attrs], expected: Expected) -> bool:
     """Tell whether what was appended to the file is what we have appended, as far as it got.
 
     `slot` has the file's present attributes. A file that may be written only cannot be looked at.
@@ -187,7 +187,7 @@ async def _has(ahead: Ahead, slot: Slot[sftp.Attrs], expected: Expected) -> bool
     return True
 
 
-async def _shows(ahead: Ahead, wire: bytes, offset: int, data: memoryview) -> bool:
+async def _shows(ahead: Restoring, wire: bytes, offset: int, data: memoryview) -> bool:
     """Tell whether an open file has `data` at `offset`."""
     at = 0
     while at < len(data):

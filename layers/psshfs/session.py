@@ -9,9 +9,10 @@ from ...native import sftp
 from ...native.constants import Vtype
 from ...native.errors import VfsError
 from .attributes import vtype_of
-from .connection import PACKET_MAX, Ahead, Connection
+from .connection import PACKET_MAX, Connection
 from .errmap import StatusError
 from .options import Idmap, PsshfsOptions
+from .restoring import Restoring
 from .slot import ATTRS, LIMITS, ONE_NAME
 
 DATA_DEFAULT: Final = 32 * 1024
@@ -46,7 +47,7 @@ def _has(extensions: dict[bytes, bytes], name: bytes, revision: bytes) -> bool:
 
 
 async def open_session(
-    connection: Connection | Ahead, path: bytes, options: PsshfsOptions
+    connection: Connection | Restoring, path: bytes, options: PsshfsOptions
 ) -> Session:
     """Greet the server, learn its limits and find the directory `path` (empty: the login one).
 
