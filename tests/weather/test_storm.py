@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from syspuffs.gateway.status import Status
 
-from ..support.mounts import mounted_type, wait_until
+from ..support.mounts import mounted_type, run, wait_until
 from .storm import COMMANDS, DEAD_AFTER, behind, outside, storm
 
 pytestmark = [pytest.mark.fuse, pytest.mark.sshd, pytest.mark.slow]
@@ -53,6 +54,35 @@ def test_a_black_hole_is_noticed(tmp_path: Path, way: str) -> None:
         line.swallow(on=False)
         line.cut()
         assert (made.point / "f").read_text() == "contents"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+def test_a_full_disk_is_told_once(tmp_path: Path) -> None:
+    """The server's disk is full, and the connection is cut on the way to that."""
+    with outside(tmp_path, COMMANDS["ssh"], 0.0) as (line, _, made):
+        small = made.origin / "small"
+        small.mkdir()
+        assert run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(small)]).status == 0
+        try:
+            fd = os.open(made.point / "small" / "f", os.O_CREAT | os.O_WRONLY)
+            errors = []
+            for number in range(24):
+                if number == 4:
+                    line.cut()
+                with contextlib.suppress(OSError):
+                    os.write(fd, b"x" * 131_072)
+            for _ in range(2):
+                try:
+                    os.fsync(fd)
+                except OSError as error:
+                    errors.append(error.errno)
+            os.close(fd)
+            assert errors == [errno.ENOSPC]
+            (made.point / "small" / "f").unlink()
+            (made.point / "small" / "g").write_bytes(b"room again")
+            assert (small / "g").read_bytes() == b"room again"
+        finally:
+            assert run(["umount", str(small)]).status == 0
 
 
 def test_unmount_in_a_black_hole(tmp_path: Path) -> None:
