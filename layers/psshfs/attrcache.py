@@ -248,8 +248,14 @@ class AttrCache(FileServer):
         va = self.translator.vattr(attrs, fileid, entry.nlink if entry else 1)
         child = self.table.make(directory, name, va)
         child.checked_at = heard
-        child.expiry = heard + self.timeouts.attr
-        child.name_expiry = heard + self.timeouts.name
+        listing = directory.listing
+        if listing is not None and heard is listing.heard:
+            child.expiry = listing.attr_expiry  # the same number for all: 32 octets less
+        else:
+            child.expiry = heard + self.timeouts.attr
+        child.name_expiry = (
+            child.expiry if self.timeouts.name == self.timeouts.attr else heard + self.timeouts.name
+        )
         return child
 
     def fileid_of(self, directory: Node, name: bytes) -> int:
