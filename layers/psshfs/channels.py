@@ -35,9 +35,10 @@ _log = logging.getLogger(__name__)
 Opener = Callable[[], AbstractAsyncContextManager[socket]]
 """Opens another stream to the same server, without questions to anybody; ConnectError."""
 
-CHANNEL_FULL: Final = 1_250_000
+CHANNEL_FULL: Final = 800_000
 """Octets in flight, bandwidth times delay, from which on the window of one channel counts as the
-limit: three fifths of OpenSSH's, for it is opened again in steps."""
+limit: two fifths of OpenSSH's. It is opened again in steps, and what the ends take for their work
+counts as delay, too: at 20 ms one channel reaches half of what its window allows."""
 ROUND_TRIP_MIN: Final = 0.004
 """Seconds below which one channel carries 500 MB/s, and others would only cost."""
 OPEN_TIME: Final = 30.0

@@ -113,6 +113,7 @@ def main() -> int:
                 report = Report(link, done.results, done.rows, done.contenders)
                 say(report.speeds())
                 say(["", *report.costs()])
+                say([f"Load after the last round: {os.getloadavg()[0]:.2f}.", ""])
                 shortfalls += report.shortfalls
                 if interrupted:
                     say(["Interrupted: the table is of what there was until then."])
