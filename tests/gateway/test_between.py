@@ -117,7 +117,7 @@ def test_faults_of_a_fuse_program(tmp_path: Path) -> None:
         assert (here.origin / "d").is_dir()
         # As for any program that has ended, its mount goes; not everything was written, it seems.
         assert wait_until(lambda: mounted_type(here.point) is None)
-        assert process.wait(20) == 1
+        assert process.wait(20) == 35
     finally:
         process.kill()
         process.wait()
