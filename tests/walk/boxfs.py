@@ -20,6 +20,7 @@ class Box(mfusepy.Operations):  # type: ignore[misc]
 
     def __init__(self, store: str) -> None:
         self.place = tempfile.mkdtemp(dir=store)
+        os.chmod(self.place, 0o1777)
 
     def at(self, path: str) -> str:
         return self.place + path
