@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from syspuffs.gateway.status import Status
 from syspuffs.layers.trace import events
 
 from ..support.mounts import (
@@ -117,7 +118,7 @@ def test_faults_of_a_fuse_program(tmp_path: Path) -> None:
         assert (here.origin / "d").is_dir()
         # As for any program that has ended, its mount goes; not everything was written, it seems.
         assert wait_until(lambda: mounted_type(here.point) is None)
-        assert process.wait(20) == 35
+        assert process.wait(20) == Status.UNSAVED
     finally:
         process.kill()
         process.wait()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ..support.mounts import unmount_by_force
+from ..support.leaks import children, command_line, descendants, reap
+from ..support.mounts import unmount_by_force, wait_until
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TITLE = "### A walk: a mistake is found"
@@ -36,10 +37,10 @@ def steps() -> Iterator[tuple[str, str]]:
 
 
 def pattern(said: str) -> str:
-    """Return what is shown as a pattern: "..." is anything, and so are times and numbers."""
+    """Return what is shown as a pattern: any number for each, any width of spaces and "..."."""
     text = re.escape(said.rstrip("\n"))
     text = text.replace(re.escape("..."), r"[^\n]*")
-    return re.sub(r"\d+", r"\\d+", text)
+    return re.sub(r"(\\ )+", r"\\ +", re.sub(r"\d+", r"\\d+", text))
 
 
 @pytest.mark.timeout(240)
@@ -63,7 +64,16 @@ def test_the_walk(tmp_path: Path) -> None:
                 check=False,
             )
             wanted = pattern(said).replace(r"[^\n]*" + "\\\n", r"(?:[^\n]*\n)*")
+            assert done.returncode == 0 or not command.startswith("umount"), command
             assert re.fullmatch(wanted, done.stdout.decode().rstrip("\n")), (command, done.stdout)
     finally:
         for name in ("mnt", "store"):
             unmount_by_force(tmp_path / name)
+    assert wait_until(lambda: not serving(), 30.0), serving()
+
+
+def serving() -> list[str]:
+    """Return the commands of the walk that are still running."""
+    reap(children(os.getpid()))
+    lines = map(command_line, descendants(os.getpid()))
+    return [line for line in lines if line.endswith(" store") or "boxfs" in line]
