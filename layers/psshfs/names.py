@@ -252,8 +252,11 @@ class NameOperations(AttrCache):
             directory.listing.add(cn.name, node.fileid)
         node.nlink += 1
         node.va = node.va._replace(nlink=node.nlink)
+        is_news = node.changed_at <= stamp
+        table.changed(node)  # a listing that is under way may still count one link less
+        stamp = table.changes
         attrs = await looked
-        if node.changed_at <= stamp:
+        if is_news:
             self.take_attrs(node, attrs, stamp)
         return node.va, self.attr_ttl(node)
 
