@@ -76,9 +76,7 @@ need_for_mounts() {
     need_python
     need gcc have gcc
     need libc6-dev test -e /usr/include/stdio.h
-    need pkg-config have pkg-config
     need fuse3 have fusermount3
-    need libfuse3-dev pkg-config --exists fuse3
 }
 
 sanitizers_work() {
@@ -88,6 +86,8 @@ sanitizers_work() {
 
 # What the tests run besides.
 need_for_tests() {
+    need pkg-config have pkg-config
+    need libfuse3-dev pkg-config --exists fuse3
     need openssh-server have sshd
     need openssh-sftp-server test -x /usr/lib/openssh/sftp-server
     need openssh-client have ssh

@@ -1,4 +1,4 @@
-"""Between the host's words and ours: attributes, credentials, file-system state, errors."""
+"""Between the host's words and ours: attributes and credentials."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ import stat
 from collections import OrderedDict
 from os import getgroups
 from time import monotonic
-
-import pyfuse3
+from typing import Final
 
 from ..native.constants import Vtype
-from ..native.records import VTYPE_TO_IFMT, Cred, Statvfs, Vattr
+from ..native.device_replies import Attr
+from ..native.device_requests import Request
+from ..native.fuse_protocol import Valid
+from ..native.records import VTYPE_TO_IFMT, Cred, Vattr
 from .options import HostOptions
 
 _GROUPS_KEPT = 1024
 _GROUPS_TTL = 1.0
 """How many processes' groups are kept, and for how many seconds: a process may change its own."""
+
+# As plain numbers: arithmetic on members of an enumeration is slow.
+_IFMT: Final[dict[int | None, int]] = {int(v): int(ifmt) for v, ifmt in VTYPE_TO_IFMT.items()}
+_MODE, _UID, _GID, _SIZE, _ATIME, _MTIME = map(
+    int, (Valid.MODE, Valid.UID, Valid.GID, Valid.SIZE, Valid.ATIME, Valid.MTIME)
+)
 
 
 class Attributes:
@@ -32,61 +40,77 @@ class Attributes:
             if mask is not None:
                 self._modes[vtype] = 0o777 & ~mask
 
-    def entry(self, ino: int, va: Vattr, va_ttl: int, cn_ttl: int = 0) -> pyfuse3.EntryAttributes:
-        """Return the attributes of node `ino`; time-outs are ns."""
-        out = pyfuse3.EntryAttributes()
-        out.st_ino = pyfuse3.InodeT(ino)
-        out.attr_timeout = va_ttl / 1e9
-        out.entry_timeout = cn_ttl / 1e9
-        vtype = va.vtype or 0
-        out.st_mode = pyfuse3.ModeT(
-            VTYPE_TO_IFMT.get(vtype, 0)  # type: ignore[call-overload]
-            | (self._modes.get(vtype, va.mode or 0) if self._modes else va.mode or 0)
+    def attr(self, ino: int, va: Vattr) -> Attr:
+        """Return the attributes of node `ino` as the host has them."""
+        (
+            vtype,
+            mode,
+            nlink,
+            uid,
+            gid,
+            _,
+            _,
+            size,
+            blocksize,
+            atime,
+            mtime,
+            ctime,
+            _,
+            _,
+            _,
+            rdev,
+            occupied,
+        ) = va
+        size = size or 0
+        mtime = mtime or 0
+        mode = mode or 0
+        if self._modes:
+            mode = self._modes.get(vtype or 0, mode)
+        return (
+            ino,
+            size,
+            (size if occupied is None else occupied) + 511 >> 9,
+            mtime if atime is None else atime,
+            mtime,
+            mtime if ctime is None else ctime,
+            _IFMT.get(vtype, 0) | mode,
+            1 if nlink is None else nlink,
+            (uid or 0) if self._uid is None else self._uid,
+            (gid or 0) if self._gid is None else self._gid,
+            rdev or 0,
+            blocksize or 4096,
         )
-        out.st_nlink = 1 if va.nlink is None else va.nlink
-        out.st_uid = (va.uid or 0) if self._uid is None else self._uid
-        out.st_gid = (va.gid or 0) if self._gid is None else self._gid
-        out.st_rdev = va.rdev or 0
-        size = va.size or 0
-        out.st_size = size
-        out.st_blocks = (size if va.bytes is None else va.bytes) + 511 >> 9
-        out.st_blksize = va.blocksize or 4096
-        mtime = va.mtime or 0
-        out.st_mtime_ns = mtime
-        out.st_atime_ns = mtime if va.atime is None else va.atime
-        out.st_ctime_ns = mtime if va.ctime is None else va.ctime
-        return out
 
 
-def changes(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> Vattr:
-    """Return what a SETATTR of the host asks for; None is "leave it"."""
+def changes(valid: int, size: int, atime: int, mtime: int, mode: int, uid: int, gid: int) -> Vattr:
+    """Return what a SETATTR of the host asks for; None is "leave it".
+
+    Where "now" is asked for the host has put in what it takes for that.
+    """
     return Vattr(
-        mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
-        uid=attr.st_uid if fields.update_uid else None,
-        gid=attr.st_gid if fields.update_gid else None,
-        size=attr.st_size if fields.update_size else None,
-        atime=attr.st_atime_ns if fields.update_atime else None,
-        mtime=attr.st_mtime_ns if fields.update_mtime else None,
+        mode=stat.S_IMODE(mode) if valid & _MODE else None,
+        uid=uid if valid & _UID else None,
+        gid=gid if valid & _GID else None,
+        size=size if valid & _SIZE else None,
+        atime=atime if valid & _ATIME else None,
+        mtime=mtime if valid & _MTIME else None,
     )
 
 
-def statvfs_data(state: Statvfs) -> pyfuse3.StatvfsData:
-    """Return the host's form of a file system's state."""
-    out = pyfuse3.StatvfsData()
-    out.f_bsize = state.bsize
-    out.f_frsize = state.frsize
-    out.f_blocks = state.blocks
-    out.f_bfree = state.bfree
-    out.f_bavail = state.bavail
-    out.f_files = state.files
-    out.f_ffree = state.ffree
-    out.f_favail = state.favail
-    out.f_namemax = state.namemax
-    return out
+def groups_of(pid: int) -> tuple[int, ...]:
+    """Return the further groups of a process; none when it has gone or cannot be seen from here."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"Groups:"):
+                    return tuple(sorted(map(int, line.split()[1:])))
+    except OSError:
+        pass
+    return ()
 
 
 class Creds:
-    """Makes credentials out of request contexts.
+    """Makes credentials out of requests.
 
     FUSE sends user, group and process but no further groups. Without allow_other only
     processes of the mounting user get here, and they have our own groups as a rule; with it
@@ -99,12 +123,12 @@ class Creds:
         self._groups: OrderedDict[tuple[int, int, int], tuple[float, tuple[int, ...]]]
         self._groups = OrderedDict()
 
-    def cred(self, ctx: pyfuse3.RequestContext) -> Cred:
+    def cred(self, request: Request) -> Cred:
         """Return the credentials of a request's caller."""
-        uid = ctx.uid
+        _, _, _, uid, gid, pid, _ = request
         if not self._others or uid == 0:
-            return Cred(uid, ctx.gid, self._own_groups, ctx.pid)
-        return Cred(uid, ctx.gid, self._groups_of(ctx.pid, uid, ctx.gid), ctx.pid)
+            return Cred(uid, gid, self._own_groups, pid)
+        return Cred(uid, gid, self._groups_of(pid, uid, gid), pid)
 
     def _groups_of(self, pid: int, uid: int, gid: int) -> tuple[int, ...]:
         key = (pid, uid, gid)
@@ -112,10 +136,7 @@ class Creds:
         known = self._groups.get(key)
         if known is not None and now - known[0] < _GROUPS_TTL:
             return known[1]
-        try:
-            groups = tuple(sorted(pyfuse3.get_sup_groups(pid)))
-        except (OSError, RuntimeError):
-            groups = ()  # the process is gone, or lives in another name space: its gid only
+        groups = groups_of(pid)  # none in another name space: its gid only
         self._groups[key] = (now, groups)
         self._groups.move_to_end(key)
         if len(self._groups) > _GROUPS_KEPT:

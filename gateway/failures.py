@@ -98,7 +98,7 @@ def _translated(exc: BaseException) -> CommandError | None:
         )
     if isinstance(exc, KeyboardInterrupt):
         return CommandError(Status.SIGNAL + SIGINT, "")
-    if _is(exc, "gateway.fuse", "HostMountError"):
+    if _is(exc, "gateway.hostmount", "HostMountError"):
         host: Any = exc
         return CommandError(_HOST.get(host.failure.name, Status.FAILURE), str(exc))
     return None

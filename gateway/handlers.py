@@ -1,29 +1,24 @@
-"""The host end: FUSE requests, through pyfuse3 on trio, become puffs operations.
+"""The host end: the host's FUSE requests become puffs operations.
 
 This is the host kernel's end of the first `puffs`. It keeps the rules of a puffs
 kernel half where FUSE does not: lookups are counted (nodes.py), `inactive` follows
 the last close, close(2) reports errors of write-behind (FLUSH becomes FSYNC_CLOSE),
 and a name that is to be removed or renamed is known by its cookie.
 
-A handler that raises anything but FUSEError would end the session, so each one is
-wrapped by `_answered`.
+A handler takes a request with its arguments and returns the reply as it goes to the
+device; service.py calls it and answers a VfsError in its place.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import stat
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import wraps
-from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, cast
-
-import pyfuse3
-from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from ..layers.ops import FileServer, Upcalls
+from ..native import device_replies as replies
 from ..native.constants import (
     FAPPEND,
     FREAD,
@@ -44,7 +39,10 @@ from ..native.constants import (
     VnOp,
     Vtype,
 )
+from ..native.device_replies import Attr
+from ..native.device_requests import Request
 from ..native.errors import VfsError
+from ..native.fuse_protocol import FSYNC_FDATASYNC, FopenFlag, Opcode, Valid
 from ..native.records import (
     FSCRED,
     IFMT_TO_VTYPE,
@@ -55,58 +53,58 @@ from ..native.records import (
     Newinfo,
     Vattr,
 )
-from .attributes import Attributes, Creds, changes, statvfs_data
+from .attributes import Attributes, Creds, changes
+from .device import Device, negotiate
 from .directories import OpenDirectory
 from .nodes import Node, NodeTable
 from .options import HostOptions
+from .service import SILENT, Answer, Service
 
 if TYPE_CHECKING:
-    from .control.ends import Request
-
-_log = logging.getLogger(__name__)
+    from .control import ends
 
 # As plain numbers: arithmetic on members of an enumeration is slow.
 _INACT_N1: Final = int(Setback.INACT_N1)
 _IO_DIRECT: Final = int(OpenFlag.IO_DIRECT)
 _IO_KEEP: Final = int(OpenFlag.IO_KEEP)
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+_ACCMODE: Final = os.O_ACCMODE
+_SYNC: Final = os.O_SYNC | os.O_DSYNC
+_OPEN_MODES: Final = (FREAD, FWRITE, FREAD | FWRITE, FREAD | FWRITE)
+_DIRECT_IO: Final = int(FopenFlag.DIRECT_IO)
+_KEEP_CACHE: Final = int(FopenFlag.KEEP_CACHE)
+_NOFLUSH: Final = int(FopenFlag.NOFLUSH)
 
-
-def _answered(
-    handler: Callable[Concatenate[FuseEnd, _P], Coroutine[Any, Any, _R]],
-) -> Callable[Concatenate[FuseEnd, _P], Coroutine[Any, Any, _R]]:
-    """Let a handler end in FUSEError only. The one table from our errors to the host's.
-
-    What nobody foresaw is logged with its traceback and answered with EIO.
-    """
-
-    @wraps(handler)
-    async def answer(self: FuseEnd, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        running = handler(self, *args, **kwargs)
-        under_way = self.under_way
-        under_way[running] = monotonic_ns()
-        try:
-            return await running
-        except VfsError as exc:
-            raise FUSEError(exc.errno) from None
-        except FUSEError:
-            raise
-        except Exception:
-            self.failures += 1
-            _log.exception("%s failed in a way that it must not", handler.__name__)
-            raise FUSEError(errno.EIO) from None
-        finally:
-            del under_way[running]
-
-    return cast("Callable[Concatenate[FuseEnd, _P], Coroutine[Any, Any, _R]]", answer)
+_TELLS_NODE: Final = frozenset(
+    {
+        Opcode.LOOKUP,
+        Opcode.MKNOD,
+        Opcode.MKDIR,
+        Opcode.SYMLINK,
+        Opcode.LINK,
+        Opcode.CREATE,
+    }
+)
+_FOR_DURABILITY: Final = frozenset({Opcode.WRITE, Opcode.FLUSH, Opcode.FSYNC})
+_OF_OPEN_FILES: Final = frozenset(
+    {
+        Opcode.READ,
+        Opcode.WRITE,
+        Opcode.FSYNC,
+        Opcode.RELEASE,
+        Opcode.FSYNCDIR,
+        Opcode.RELEASEDIR,
+        Opcode.READDIRPLUS,
+        Opcode.INIT,
+    }
+)
+"""What those may ask whom allow_root keeps out: it was checked when they got the descriptor."""
 
 
 class _OpenFile:
     """An open file of the host."""
 
-    __slots__ = ("cred", "dirty", "ioflag", "mode", "node")
+    __slots__ = ("cred", "dirty", "ioflag", "mode", "node", "owed")
 
     def __init__(self, node: Node, mode: int, ioflag: int, cred: Cred) -> None:
         self.node = node
@@ -115,17 +113,33 @@ class _OpenFile:
         self.cred = cred
         self.dirty = False
         """Written to since the last FLUSH or FSYNC; a clean file's close asks nobody."""
+        self.owed = 0
+        """An error that nobody was told, for the program that asked was interrupted."""
+
+    def settle(self) -> None:
+        """Raise what is owed, once."""
+        number, self.owed = self.owed, 0
+        if number:
+            raise VfsError(number)
 
 
-class FuseEnd(pyfuse3.Operations):
-    """The request handlers of one mount. `failures` counts answers that nobody foresaw."""
+def _value(request: Request, size: int, value: bytes) -> Answer:
+    """Return the reply with a value, or with its length if `size` is 0. Errors: ERANGE."""
+    if not size:
+        return replies.count(request.unique, len(value))
+    if len(value) > size:
+        raise VfsError(errno.ERANGE)
+    return replies.data_head(request.unique, len(value)), value
 
-    supports_dot_lookup = False
-    enable_writeback_cache = False
-    enable_acl = False
 
-    def __init__(self, server: FileServer, options: HostOptions) -> None:
-        super().__init__()
+def _fsync_flags(flags: int) -> int:
+    return FSYNC_WAIT | FSYNC_CACHE | (FSYNC_DATAONLY if flags & FSYNC_FDATASYNC else 0)
+
+
+class FuseEnd:
+    """The request handlers of one mount, and the service that calls them."""
+
+    def __init__(self, server: FileServer, options: HostOptions, device: Device) -> None:
         kargs = server.kargs
         self.server = server
         self._ops = kargs.ops
@@ -141,10 +155,46 @@ class FuseEnd(pyfuse3.Operations):
         self._no_pages = bool(kflags & KFlag.NOCACHE_PAGE)
         self._inactive_on_demand = bool(kflags & KFlag.IAONDEMAND)
         self._host_checks = options.default_permissions
-        self.failures = 0
         self.upcalls: Upcalls | None = None
-        self.under_way: dict[Any, int] = {}
-        """The handlers that are running, and since when (monotonic ns)."""
+        handlers: dict[int, Callable[..., Any]] = {
+            Opcode.LOOKUP: self.lookup,
+            Opcode.FORGET: self.forget,
+            Opcode.GETATTR: self.getattr,
+            Opcode.SETATTR: self.setattr,
+            Opcode.READLINK: self.readlink,
+            Opcode.SYMLINK: self.symlink,
+            Opcode.MKNOD: self.mknod,
+            Opcode.MKDIR: self.mkdir,
+            Opcode.UNLINK: self.unlink,
+            Opcode.RMDIR: self.rmdir,
+            Opcode.RENAME: self.rename,
+            Opcode.LINK: self.link,
+            Opcode.OPEN: self.open,
+            Opcode.READ: self.read,
+            Opcode.WRITE: self.write,
+            Opcode.STATFS: self.statfs,
+            Opcode.RELEASE: self.release,
+            Opcode.FSYNC: self.fsync,
+            Opcode.SETXATTR: self.setxattr,
+            Opcode.GETXATTR: self.getxattr,
+            Opcode.LISTXATTR: self.listxattr,
+            Opcode.REMOVEXATTR: self.removexattr,
+            Opcode.FLUSH: self.flush,
+            Opcode.INIT: self.init,
+            Opcode.OPENDIR: self.opendir,
+            Opcode.RELEASEDIR: self.releasedir,
+            Opcode.FSYNCDIR: self.fsyncdir,
+            Opcode.ACCESS: self.access,
+            Opcode.CREATE: self.create,
+            Opcode.DESTROY: self.destroy,
+            Opcode.BATCH_FORGET: self.batch_forget,
+            Opcode.READDIRPLUS: self.readdirplus,
+            Opcode.RENAME2: self.rename,
+        }
+        if options.allow_root:
+            for opcode in handlers.keys() - _OF_OPEN_FILES - SILENT:
+                handlers[opcode] = self._only_root_and_owner(handlers[opcode])
+        self.service = Service(device, handlers, undo=self.undo, lost=self.lost, dump=options.debug)
 
     # From the host's numbers to nodes and back.
 
@@ -152,18 +202,20 @@ class FuseEnd(pyfuse3.Operations):
         try:
             return self.nodes.by_ino(ino)
         except KeyError:
-            raise FUSEError(errno.ESTALE) from None
+            raise VfsError(errno.ESTALE) from None
 
-    def _cn(self, name: bytes, ctx: RequestContext, nameiop: int = NameiOp.LOOKUP) -> Componentname:
+    def _cn(self, name: bytes, request: Request, nameiop: int = NameiOp.LOOKUP) -> Componentname:
         if len(name) > NAME_MAX:
-            raise FUSEError(errno.ENAMETOOLONG)
+            raise VfsError(errno.ENAMETOOLONG)
         flags = ISLASTCN | ISDOTDOT if name == b".." else ISLASTCN
-        return Componentname(nameiop, name, self._creds.cred(ctx), flags)
+        return Componentname(nameiop, name, self._creds.cred(request), flags)
 
-    def entry(self, ino: int, va: Vattr, va_ttl: int, cn_ttl: int = 0) -> EntryAttributes:
-        """Return the host's form of `va`; time-outs are ns and 0 where the mount has no cache."""
-        return self._attributes.entry(
-            ino, va, 0 if self._no_attrs else va_ttl, 0 if self._no_names else cn_ttl
+    def shown(self, ino: int, va: Vattr, va_ttl: int, cn_ttl: int) -> tuple[int, int, Attr]:
+        """Return time-outs of name and attributes (ns, 0 without such a cache) and attributes."""
+        return (
+            0 if self._no_names else cn_ttl,
+            0 if self._no_attrs else va_ttl,
+            self._attributes.attr(ino, va),
         )
 
     async def attributes_of(self, info: Newinfo, cred: Cred) -> tuple[Vattr, int]:
@@ -172,22 +224,31 @@ class FuseEnd(pyfuse3.Operations):
             return info.va, info.va_ttl
         return await self.server.getattr(info.cookie, cred)
 
-    async def _told(self, parent: Node, cn: Componentname, info: Newinfo) -> EntryAttributes:
+    async def _told(
+        self, request: Request, parent: Node, cn: Componentname, info: Newinfo
+    ) -> bytes:
         """Return the reply to a lookup or creation and count the lookup that the host now has."""
         node = self.nodes.absorb(info)
         try:
             va, ttl = await self.attributes_of(info, cn.cred)
-            entry = self.entry(node.ino, va, ttl, info.cn_ttl)
+            reply = replies.entry(
+                request.unique, node.ino, *self.shown(node.ino, va, ttl, info.cn_ttl)
+            )
             self.nodes.tell(parent, cn.name, node)
         finally:
             self.nodes.settle(node)
-        return entry
+        return reply
+
+    def _attributes_reply(self, request: Request, node: Node, va: Vattr, ttl: int) -> bytes:
+        return replies.attributes(
+            request.unique, 0 if self._no_attrs else ttl, self._attributes.attr(node.ino, va)
+        )
 
     async def _victim(self, parent: Node, cn: Componentname) -> Node:
         """Return the node that the host means by a name, pinned; as a rule it looked it up."""
         node = await self._present(parent, cn)
         if node is None:
-            raise FUSEError(errno.ENOENT)
+            raise VfsError(errno.ENOENT)
         return node
 
     async def _present(self, parent: Node, cn: Componentname) -> Node | None:
@@ -198,94 +259,121 @@ class FuseEnd(pyfuse3.Operations):
         info = await self.server.lookup(parent.cookie, cn)
         return self.nodes.absorb(info) if info.cookie else None
 
+    def _only_root_and_owner(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        owner = os.getuid()
+
+        async def checked(request: Request, *args: Any) -> Any:
+            if request.uid not in (0, owner):
+                raise VfsError(errno.EACCES)
+            return await handler(request, *args)
+
+        return checked
+
+    # The session.
+
+    async def init(self, request: Request, *_args: int) -> bytes:
+        """Agree with the host on a version, sizes and what each can do."""
+        return negotiate(request)
+
+    async def destroy(self, request: Request) -> bytes:
+        """Hear of the end; the device says so as well."""
+        return replies.error(request.unique, 0)
+
+    async def undo(self, request: Request, answer: Answer) -> None:
+        """Take back what an answer would have told the host, which did not get it."""
+        opcode = request.opcode
+        if not isinstance(answer, bytes):
+            return
+        if opcode in _TELLS_NODE:
+            self.nodes.forget(replies.told_node(answer), 1)
+        elif opcode == Opcode.READDIRPLUS:
+            opened = self._dirs.get(request.args[0])
+            if opened is not None:
+                opened.untell()
+        try:
+            if opcode in (Opcode.OPEN, Opcode.CREATE):
+                await self._release(replies.told_handle(answer, opcode == Opcode.CREATE))
+            elif opcode == Opcode.OPENDIR:
+                await self._release_directory(replies.told_handle(answer, False))
+        except VfsError:
+            pass  # nobody is left who could be told
+
+    def lost(self, request: Request, number: int) -> None:
+        """Keep the error of what was to be durable for the next who asks through that file."""
+        if request.opcode in _FOR_DURABILITY:
+            opened = self._files.get(request.args[0])
+            if opened is not None:
+                opened.owed = number
+
     # Names.
 
-    @_answered
-    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+    async def lookup(self, request: Request, name: bytes) -> bytes:
         """Find a name; a missing one that may be remembered is an entry with number 0."""
-        parent = self._node(parent_inode)
-        cn = self._cn(name, ctx)
+        parent = self._node(request.nodeid)
+        cn = self._cn(name, request)
         info = await self.server.lookup(parent.cookie, cn)
         if not info.cookie:
             self.nodes.unname(parent, name)
             if not info.cn_ttl or self._no_names:
-                raise FUSEError(errno.ENOENT)
-            missing = EntryAttributes()
-            missing.st_ino = pyfuse3.InodeT(0)
-            missing.entry_timeout = info.cn_ttl / 1e9
-            return missing
-        return await self._told(parent, cn, info)
+                raise VfsError(errno.ENOENT)
+            return replies.entry(request.unique, 0, info.cn_ttl, 0, replies.NO_ATTR)
+        return await self._told(request, parent, cn, info)
 
-    def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:  # type: ignore[override]
-        """Take lookups back. Does not wait, so it is no coroutine: pyfuse3 accepts None."""
-        for ino, nlookup in inode_list:
+    def forget(self, request: Request, nlookup: int) -> None:
+        """Take lookups back. There is no reply."""
+        self.nodes.forget(request.nodeid, nlookup)
+
+    def batch_forget(self, _request: Request, counts: list[tuple[int, int]]) -> None:
+        """Take lookups of several nodes back. There is no reply."""
+        for ino, nlookup in counts:
             self.nodes.forget(ino, nlookup)
 
     async def _make(
         self,
-        parent_inode: int,
+        request: Request,
         name: bytes,
-        ctx: RequestContext,
         make: Callable[[Cookie, Componentname], Awaitable[Newinfo]],
-    ) -> EntryAttributes:
-        parent = self._node(parent_inode)
-        cn = self._cn(name, ctx, NameiOp.CREATE)
-        return await self._told(parent, cn, await make(parent.cookie, cn))
+    ) -> bytes:
+        parent = self._node(request.nodeid)
+        cn = self._cn(name, request, NameiOp.CREATE)
+        return await self._told(request, parent, cn, await make(parent.cookie, cn))
 
-    @_answered
-    async def mknod(
-        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext
-    ) -> EntryAttributes:
+    async def mknod(self, request: Request, mode: int, rdev: int, name: bytes) -> bytes:
         """Make a file, device, fifo or socket."""
         vtype = IFMT_TO_VTYPE.get(stat.S_IFMT(mode) or stat.S_IFREG)
         if vtype is None:
-            raise FUSEError(errno.EINVAL)
+            raise VfsError(errno.EINVAL)
         va = Vattr(
             vtype, stat.S_IMODE(mode), rdev=rdev if vtype in (Vtype.VBLK, Vtype.VCHR) else None
         )
         server = self.server
         if vtype == Vtype.VREG:
-            return await self._make(
-                parent_inode, name, ctx, lambda opc, cn: server.create(opc, cn, va)
-            )
-        return await self._make(parent_inode, name, ctx, lambda opc, cn: server.mknod(opc, cn, va))
+            return await self._make(request, name, lambda opc, cn: server.create(opc, cn, va))
+        return await self._make(request, name, lambda opc, cn: server.mknod(opc, cn, va))
 
-    @_answered
-    async def mkdir(
-        self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext
-    ) -> EntryAttributes:
+    async def mkdir(self, request: Request, mode: int, name: bytes) -> bytes:
         """Make a directory."""
         va = Vattr(Vtype.VDIR, stat.S_IMODE(mode))
-        return await self._make(
-            parent_inode, name, ctx, lambda opc, cn: self.server.mkdir(opc, cn, va)
-        )
+        return await self._make(request, name, lambda opc, cn: self.server.mkdir(opc, cn, va))
 
-    @_answered
-    async def symlink(
-        self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext
-    ) -> EntryAttributes:
+    async def symlink(self, request: Request, name: bytes, target: bytes) -> bytes:
         """Make a symbolic link."""
         va = Vattr(Vtype.VLNK, 0o777)
         return await self._make(
-            parent_inode, name, ctx, lambda opc, cn: self.server.symlink(opc, cn, va, target)
+            request, name, lambda opc, cn: self.server.symlink(opc, cn, va, target)
         )
 
-    @_answered
-    async def link(
-        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext
-    ) -> EntryAttributes:
+    async def link(self, request: Request, ino: int, name: bytes) -> bytes:
         """Add a name to a node."""
-        node, parent = self._node(inode), self._node(new_parent_inode)
-        cn = self._cn(new_name, ctx, NameiOp.CREATE)
+        node, parent = self._node(ino), self._node(request.nodeid)
+        cn = self._cn(name, request, NameiOp.CREATE)
         va, ttl = await self.server.link(parent.cookie, node.cookie, cn)
-        self.nodes.tell(parent, new_name, node)
-        return self.entry(node.ino, va, ttl, ttl)
+        self.nodes.tell(parent, name, node)
+        return replies.entry(request.unique, node.ino, *self.shown(node.ino, va, ttl, ttl))
 
-    async def _remove(
-        self, parent_inode: int, name: bytes, ctx: RequestContext, *, directory: bool
-    ) -> None:
-        parent = self._node(parent_inode)
-        cn = self._cn(name, ctx, NameiOp.DELETE)
+    async def _remove(self, request: Request, name: bytes, *, directory: bool) -> bytes:
+        parent = self._node(request.nodeid)
+        cn = self._cn(name, request, NameiOp.DELETE)
         victim = await self._victim(parent, cn)
         try:
             remove = self.server.rmdir if directory else self.server.remove
@@ -295,33 +383,25 @@ class FuseEnd(pyfuse3.Operations):
             self.nodes.unname(parent, name)
         finally:
             self.nodes.settle(victim)
+        return replies.error(request.unique, 0)
 
-    @_answered
-    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+    async def unlink(self, request: Request, name: bytes) -> bytes:
         """Remove a name of a node that is no directory."""
-        await self._remove(parent_inode, name, ctx, directory=False)
+        return await self._remove(request, name, directory=False)
 
-    @_answered
-    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+    async def rmdir(self, request: Request, name: bytes) -> bytes:
         """Remove an empty directory."""
-        await self._remove(parent_inode, name, ctx, directory=True)
+        return await self._remove(request, name, directory=True)
 
-    @_answered
     async def rename(
-        self,
-        parent_inode_old: int,
-        name_old: bytes,
-        parent_inode_new: int,
-        name_new: bytes,
-        flags: int,
-        ctx: RequestContext,
-    ) -> None:
+        self, request: Request, new_parent: int, flags: int, name_old: bytes, name_new: bytes
+    ) -> bytes:
         """Rename, replacing what is there. EINVAL for renameat2's flags: puffs has none."""
         if flags:
-            raise FUSEError(errno.EINVAL)
-        old_dir, new_dir = self._node(parent_inode_old), self._node(parent_inode_new)
-        cn_src = self._cn(name_old, ctx, NameiOp.DELETE)
-        cn_targ = self._cn(name_new, ctx, NameiOp.RENAME)
+            raise VfsError(errno.EINVAL)
+        old_dir, new_dir = self._node(request.nodeid), self._node(new_parent)
+        cn_src = self._cn(name_old, request, NameiOp.DELETE)
+        cn_targ = self._cn(name_new, request, NameiOp.RENAME)
         src = await self._victim(old_dir, cn_src)
         targ: Node | None = None
         try:
@@ -343,91 +423,92 @@ class FuseEnd(pyfuse3.Operations):
             if targ is not None:
                 self.nodes.settle(targ)
             self.nodes.settle(src)
+        return replies.error(request.unique, 0)
 
-    @_answered
-    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+    async def readlink(self, request: Request) -> Answer:
         """Return the target of a symbolic link."""
-        return await self.server.readlink(self._node(inode).cookie, self._creds.cred(ctx))
+        node = self._node(request.nodeid)
+        target = await self.server.readlink(node.cookie, self._creds.cred(request))
+        return replies.data_head(request.unique, len(target)), target
 
     # Attributes.
 
-    @_answered
-    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+    async def getattr(self, request: Request) -> bytes:
         """Return attributes."""
-        node = self._node(inode)
-        va, ttl = await self.server.getattr(node.cookie, self._creds.cred(ctx))
-        return self.entry(node.ino, va, ttl)
+        node = self._node(request.nodeid)
+        va, ttl = await self.server.getattr(node.cookie, self._creds.cred(request))
+        return self._attributes_reply(request, node, va, ttl)
 
-    @_answered
     async def setattr(
         self,
-        inode: int,
-        attr: EntryAttributes,
-        fields: pyfuse3.SetattrFields,
-        fh: int | None,
-        ctx: RequestContext,
-    ) -> EntryAttributes:
+        request: Request,
+        valid: int,
+        fh: int,
+        size: int,
+        atime: int,
+        mtime: int,
+        mode: int,
+        uid: int,
+        gid: int,
+    ) -> bytes:
         """Change attributes; through an open file that was opened for writing by its opener."""
-        node = self._node(inode)
-        va = changes(attr, fields)
-        opened = None if fh is None else self._files.get(fh)
+        node = self._node(request.nodeid)
+        va = changes(valid, size, atime, mtime, mode, uid, gid)
+        opened = self._files.get(fh) if valid & Valid.FH else None
         if self._host_checks:
             cred = FSCRED  # who may do what, "now" and set-id bits included, the host has judged
         else:
-            cred = self._creds.cred(ctx) if opened is None else opened.cred
+            cred = self._creds.cred(request) if opened is None else opened.cred
         if opened is not None and va.size is not None:
             opened.dirty = True
         now, ttl = await self.server.setattr(node.cookie, va, cred)
-        return self.entry(node.ino, now, ttl)
+        return self._attributes_reply(request, node, now, ttl)
 
-    @_answered
-    async def access(self, inode: int, mode: int, ctx: RequestContext) -> bool:
+    async def access(self, request: Request, mode: int) -> bytes:
         """Answer access(2). ENOSYS, asked once, makes the host say yes to all by itself."""
-        if VnOp.ACCESS not in self._ops:
-            raise FUSEError(errno.ENOSYS)
-        await self.server.access(self._node(inode).cookie, mode & 0o7, self._creds.cred(ctx))
-        return True
+        self._need(VnOp.ACCESS)
+        node = self._node(request.nodeid)
+        await self.server.access(node.cookie, mode & 0o7, self._creds.cred(request))
+        return replies.error(request.unique, 0)
 
-    @_answered
-    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+    async def statfs(self, request: Request) -> bytes:
         """Return the state of the file system."""
-        return statvfs_data(await self.server.statvfs())
+        return replies.statfs(request.unique, await self.server.statvfs())
 
     # Extended attributes. ENOSYS makes the host stop asking: it asks for security.capability
     # before each write otherwise.
 
-    @_answered
-    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        """Return the value of an extended attribute."""
+    async def getxattr(self, request: Request, size: int, name: bytes) -> Answer:
+        """Return the value of an extended attribute, or its length (`size` 0)."""
         self._need(VnOp.GETEXTATTR)
-        cred = self._creds.cred(ctx)
-        return await self.server.getextattr(self._node(inode).cookie, 0, name, cred)
+        node = self._node(request.nodeid)
+        value = await self.server.getextattr(node.cookie, 0, name, self._creds.cred(request))
+        return _value(request, size, value)
 
-    @_answered
-    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+    async def setxattr(self, request: Request, flags: int, name: bytes, value: bytes) -> bytes:
         """Set an extended attribute."""
         self._need(VnOp.SETEXTATTR)
-        cred = self._creds.cred(ctx)
-        await self.server.setextattr(self._node(inode).cookie, 0, name, value, 0, cred)
+        node, cred = self._node(request.nodeid), self._creds.cred(request)
+        await self.server.setextattr(node.cookie, 0, name, value, flags, cred)
+        return replies.error(request.unique, 0)
 
-    @_answered
-    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
-        """Return the names of extended attributes."""
+    async def listxattr(self, request: Request, size: int) -> Answer:
+        """Return the names of extended attributes, or their length (`size` 0)."""
         self._need(VnOp.LISTEXTATTR)
-        cred = self._creds.cred(ctx)
-        names = await self.server.listextattr(self._node(inode).cookie, 0, cred)
-        return names.split(b"\0")[:-1]
+        node = self._node(request.nodeid)
+        names = await self.server.listextattr(node.cookie, 0, self._creds.cred(request))
+        return _value(request, size, names)
 
-    @_answered
-    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+    async def removexattr(self, request: Request, name: bytes) -> bytes:
         """Remove an extended attribute."""
         self._need(VnOp.DELETEEXTATTR)
-        cred = self._creds.cred(ctx)
-        await self.server.deleteextattr(self._node(inode).cookie, 0, name, cred)
+        node = self._node(request.nodeid)
+        await self.server.deleteextattr(node.cookie, 0, name, self._creds.cred(request))
+        return replies.error(request.unique, 0)
 
     def _need(self, op: VnOp) -> None:
         if op not in self._ops:
-            raise FUSEError(errno.ENOSYS)
+            raise VfsError(errno.ENOSYS)
 
     # Open files.
 
@@ -443,49 +524,49 @@ class FuseEnd(pyfuse3.Operations):
             node.wants_inactive = True
         return oflags
 
-    async def _open(self, node: Node, flags: int, cred: Cred) -> FileInfo:
-        mode = (FREAD, FWRITE, FREAD | FWRITE)[min(flags & os.O_ACCMODE, 2)]
+    async def _open(self, node: Node, flags: int, cred: Cred) -> tuple[int, int]:
+        """Open `node`; return the handle, and what the host is told of it (FopenFlag)."""
+        mode = _OPEN_MODES[flags & _ACCMODE]
         ioflag = 0
         if flags & os.O_APPEND:
             mode |= FAPPEND
             ioflag |= IO_APPEND
-        if flags & (os.O_SYNC | os.O_DSYNC):
+        if flags & _SYNC:
             ioflag |= IO_SYNC
         oflags = await self._begun(node, mode, cred)
         fh = self._next_fh
         self._next_fh += 1
         self._files[fh] = _OpenFile(node, mode, ioflag, cred)
-        return FileInfo(
-            fh=pyfuse3.FileHandleT(fh),
-            direct_io=self._no_pages or bool(oflags & _IO_DIRECT),
-            keep_cache=bool(oflags & _IO_KEEP),
-        )
+        told = 0
+        if self._no_pages or oflags & _IO_DIRECT:
+            told |= _DIRECT_IO
+        if oflags & _IO_KEEP:
+            told |= _KEEP_CACHE
+        if mode == FREAD and not flags & os.O_TRUNC:
+            told |= _NOFLUSH  # nothing can be written through it, so its close asks nobody
+        return fh, told
 
-    @_answered
-    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+    async def open(self, request: Request, flags: int) -> bytes:
         """Open a file. The host leaves O_TRUNC to us."""
-        node = self._node(inode)
-        cred = self._creds.cred(ctx)
-        info = await self._open(node, flags, cred)
+        node = self._node(request.nodeid)
+        cred = self._creds.cred(request)
+        fh, told = await self._open(node, flags, cred)
         if flags & os.O_TRUNC:
-            await self._truncate_opened(info, node, cred)
-        return info
+            await self._truncate_opened(fh, node, cred)
+        return replies.opened(request.unique, fh, told)
 
-    async def _truncate_opened(self, info: FileInfo, node: Node, cred: Cred) -> None:
+    async def _truncate_opened(self, fh: int, node: Node, cred: Cred) -> None:
         try:
             await self.server.setattr(node.cookie, Vattr(size=0), cred)
         except BaseException:
-            await self._release(info.fh)
+            await self._release(fh)
             raise
-        self._files[info.fh].dirty = True
+        self._files[fh].dirty = True
 
-    @_answered
-    async def create(
-        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
-    ) -> tuple[FileInfo, EntryAttributes]:
+    async def create(self, request: Request, flags: int, mode: int, name: bytes) -> bytes:
         """Make and open a file. Without O_EXCL one that somebody else made meanwhile will do."""
-        parent = self._node(parent_inode)
-        cn = self._cn(name, ctx, NameiOp.CREATE)
+        parent = self._node(request.nodeid)
+        cn = self._cn(name, request, NameiOp.CREATE)
         made = True
         try:
             info = await self.server.create(
@@ -495,62 +576,63 @@ class FuseEnd(pyfuse3.Operations):
             if exc.errno != errno.EEXIST or flags & os.O_EXCL:
                 raise
             made = False
-            info = await self.server.lookup(parent.cookie, self._cn(name, ctx))
+            info = await self.server.lookup(parent.cookie, self._cn(name, request))
             if not info.cookie or info.vtype != Vtype.VREG:
                 if info.cookie:
                     self.nodes.settle(self.nodes.absorb(info))
                 raise
         node = self.nodes.absorb(info)
         try:
-            opened = await self._open(node, flags, cn.cred)
+            fh, told = await self._open(node, flags, cn.cred)
             try:
                 if not made and flags & os.O_TRUNC:
                     await self.server.setattr(node.cookie, Vattr(size=0), cn.cred)
                     info = info._replace(va=None)
                 va, ttl = await self.attributes_of(info, cn.cred)
+                shown = self.shown(node.ino, va, ttl, info.cn_ttl)
+                reply = replies.created(request.unique, node.ino, *shown, fh, told)
             except BaseException:
-                await self._release(opened.fh)
+                await self._release(fh)
                 raise
-            entry = self.entry(node.ino, va, ttl, info.cn_ttl)
             self.nodes.tell(parent, name, node)
         finally:
             self.nodes.settle(node)
-        return opened, entry
+        return reply
 
-    @_answered
-    async def read(self, fh: int, off: int, size: int) -> Buffer:  # type: ignore[override]
+    async def read(self, request: Request, fh: int, offset: int, size: int) -> Answer:
         """Read; what is short ends the file."""
         opened = self._files[fh]
-        return await self.server.read(opened.node.cookie, off, size, 0, opened.cred)
+        data = await self.server.read(opened.node.cookie, offset, size, 0, opened.cred)
+        return replies.data_head(request.unique, len(data)), data
 
-    @_answered
-    async def write(self, fh: int, off: int, buf: bytes) -> int:
-        """Write all of `buf`."""
+    async def write(self, request: Request, fh: int, offset: int, data: Buffer) -> bytes:
+        """Write all of `data`."""
         opened = self._files[fh]
         opened.dirty = True
-        await self.server.write(opened.node.cookie, off, buf, opened.ioflag, opened.cred)
-        return len(buf)
+        await self.server.write(opened.node.cookie, offset, data, opened.ioflag, opened.cred)
+        return replies.count(request.unique, len(data))
 
-    @_answered
-    async def flush(self, fh: int) -> None:
+    async def flush(self, request: Request, fh: int) -> bytes:
         """Answer one close(2): what was written is where close promises it, or it fails."""
         opened = self._files[fh]
         if opened.dirty:
             opened.dirty = False
             await self.server.fsync(opened.node.cookie, FSYNC_CLOSE, 0, 0, opened.cred)
+        opened.settle()
+        return replies.error(request.unique, 0)
 
-    @_answered
-    async def fsync(self, fh: int, datasync: bool) -> None:
+    async def fsync(self, request: Request, fh: int, flags: int) -> bytes:
         """Make data stable."""
         opened = self._files[fh]
-        flags = FSYNC_WAIT | FSYNC_CACHE | (FSYNC_DATAONLY if datasync else 0)
-        await self.server.fsync(opened.node.cookie, flags, 0, 0, opened.cred)
+        await self.server.fsync(opened.node.cookie, _fsync_flags(flags), 0, 0, opened.cred)
         opened.dirty = False
+        opened.settle()
+        return replies.error(request.unique, 0)
 
-    @_answered
-    async def release(self, fh: int) -> None:
+    async def release(self, request: Request, fh: int) -> bytes:
         """End one open; the last one makes the node inactive."""
         await self._release(fh)
+        return replies.error(request.unique, 0)
 
     async def _release(self, fh: int) -> None:
         opened = self._files.pop(fh)
@@ -565,35 +647,35 @@ class FuseEnd(pyfuse3.Operations):
 
     # Directories.
 
-    @_answered
-    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+    async def opendir(self, request: Request, _flags: int) -> bytes:
         """Open a directory."""
-        node = self._node(inode)
-        cred = self._creds.cred(ctx)
+        node = self._node(request.nodeid)
+        cred = self._creds.cred(request)
         await self._begun(node, FREAD, cred)
         fh = self._next_fh
         self._next_fh += 1
         self._dirs[fh] = OpenDirectory(self, node, cred)
-        return fh
+        return replies.opened(request.unique, fh, 0)
 
-    @_answered
-    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+    async def readdirplus(self, request: Request, fh: int, offset: int, size: int) -> bytes:
         """Tell entries with their attributes until the host's buffer is full."""
-        await self._dirs[fh].tell(start_id, token)
+        return await self._dirs[fh].tell(request.unique, offset, size)
 
-    @_answered
-    async def releasedir(self, fh: int) -> None:
+    async def releasedir(self, request: Request, fh: int) -> bytes:
         """End one open of a directory."""
+        await self._release_directory(fh)
+        return replies.error(request.unique, 0)
+
+    async def _release_directory(self, fh: int) -> None:
         opened = self._dirs.pop(fh)
         opened.drop()
         await self._ended(opened.node, FREAD, opened.cred)
 
-    @_answered
-    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+    async def fsyncdir(self, request: Request, fh: int, flags: int) -> bytes:
         """Make a directory's names stable."""
         opened = self._dirs[fh]
-        flags = FSYNC_WAIT | FSYNC_CACHE | (FSYNC_DATAONLY if datasync else 0)
-        await self.server.fsync(opened.node.cookie, flags, 0, 0, opened.cred)
+        await self.server.fsync(opened.node.cookie, _fsync_flags(flags), 0, 0, opened.cred)
+        return replies.error(request.unique, 0)
 
     # For who looks into the living stack: gateway/control/ends.py.
 
@@ -601,20 +683,15 @@ class FuseEnd(pyfuse3.Operations):
         """See layers.joint.Stander."""
         self.server = self.nodes.server = server
 
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[ends.Request]:
         """See control.ends.End."""
         from .control.hostrequests import requests
 
         return requests(self)
 
-    def cred(self, ctx: RequestContext) -> Cred:
+    def cred(self, request: Request) -> Cred:
         """Return who asks."""
-        return self._creds.cred(ctx)
-
-    def cred_of(self, fh: int) -> Cred | None:
-        """Return who has opened a file or directory."""
-        opened = self._files.get(fh) or self._dirs.get(fh)
-        return None if opened is None else opened.cred
+        return self._creds.cred(request)
 
     def node_of(self, fh: int) -> Node | None:
         """Return the node of an open file or directory."""
@@ -636,5 +713,5 @@ class FuseEnd(pyfuse3.Operations):
             "nodes": len(self.nodes),
             "files": len(self._files),
             "directories": len(self._dirs),
-            "failures": self.failures,
+            "failures": self.service.failures,
         }

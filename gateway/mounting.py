@@ -252,7 +252,7 @@ class _Run:
 
         command = self._command
         if self._comfd is None and command.mountpoint is not None:
-            from .fuse import check_mount_point
+            from .hostmount import check_mount_point
 
             check_mount_point(command.mountpoint)
         async with AsyncExitStack() as stack:

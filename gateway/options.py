@@ -27,8 +27,8 @@ class HostOptions:
     first puffs ("p2k|puffs|psshfs"). The three `nocache_...` switch off what the host kernel may
     remember. `uid`, `gid` and the masks change what is shown, not what is stored: owner and group
     of everything, and as permissions all that are not in the mask, as libfuse has it; `fmask` and
-    `dmask` are those of files and directories where they differ from `umask`. `words` go to libfuse
-    as they are. `debug` has libfuse print each operation.
+    `dmask` are those of files and directories where they differ from `umask`. `words` are
+    flags of mount(8). `debug` prints each operation.
     """
 
     readonly: bool = False

@@ -38,6 +38,7 @@ _statfs: Final = Struct("=IiQ5Q3I28x").pack
 _init: Final = Struct("=IiQ4IHHIIH34x").pack
 _inval_inode: Final = Struct("=IiQQqq").pack
 _inval_entry: Final = Struct("=IiQQI4x").pack
+_one: Final = Struct("=q").unpack_from
 _pack_attr: Final = Struct("=13q").pack_into
 _pack_entry: Final = Struct("=15q").pack_into
 _pack_create: Final = Struct("=17q").pack_into
@@ -166,3 +167,13 @@ def inval_entry(parent: int, name: bytes) -> bytes:
     """Drop the name of a directory and what is known of it."""
     head = _inval_entry(33 + len(name), Notify.INVAL_ENTRY, 0, parent & _U64, len(name))
     return b"%b%b\0" % (head, name)
+
+
+def told_node(reply: bytes) -> int:
+    """Return the node in a reply that was made by `entry` or `created`."""
+    return _one(reply, 16)[0]  # type: ignore[no-any-return]
+
+
+def told_handle(reply: bytes, created: bool) -> int:
+    """Return the handle in a reply that was made by `opened`, or by `created`."""
+    return _one(reply, 144 if created else 16)[0]  # type: ignore[no-any-return]

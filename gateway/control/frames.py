@@ -13,7 +13,8 @@ from typing import Any, Final
 
 _DEPTH_MAX: Final = 1000
 _DRIVEN: Final = "operation"
-"""The local in which `layers.puffs.stream` has the coroutine that it drives by hand."""
+"""The local in which `layers.puffs.stream` and `gateway.resume` have the coroutine that they drive
+by hand."""
 
 
 def frames(coroutine: Any) -> Iterator[FrameType]:

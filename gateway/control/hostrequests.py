@@ -1,51 +1,71 @@
-"""Requests of the host under way, from the handlers that are running: see gateway/handlers.py.
+"""Requests of the host under way: those that had to wait, as their workers have them.
 
-A handler is a coroutine that waits; its frame has the arguments. Nothing else is kept of a request
-but when it began.
+What is answered from memory never shows, and costs nothing; for what waits the worker keeps the
+request and when it began to wait (service.py).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
-from ...native.records import Cred
+from ...native import device_requests
+from ...native.fuse_protocol import Opcode
+from ..service import opcode_name
 from .ends import Request
 
 if TYPE_CHECKING:
     from ..handlers import FuseEnd
-    from ..nodes import Node
+
+_BY_FILE: Final = frozenset(
+    {
+        Opcode.READ,
+        Opcode.WRITE,
+        Opcode.FLUSH,
+        Opcode.FSYNC,
+        Opcode.RELEASE,
+        Opcode.READDIRPLUS,
+        Opcode.RELEASEDIR,
+        Opcode.FSYNCDIR,
+    }
+)
+"""Requests whose first argument is an open file."""
+_BY_NAME: Final = frozenset(
+    {
+        Opcode.LOOKUP,
+        Opcode.SYMLINK,
+        Opcode.MKNOD,
+        Opcode.MKDIR,
+        Opcode.UNLINK,
+        Opcode.RMDIR,
+        Opcode.RENAME,
+        Opcode.RENAME2,
+        Opcode.LINK,
+        Opcode.CREATE,
+    }
+)
+"""Requests about a name of the directory; it is the first of their arguments that is one."""
 
 
 def requests(end: FuseEnd) -> list[Request]:
     """Return the requests of `end` that are under way, oldest first."""
-    found = []
-    for running, since in end.under_way.items():
-        frame = running.cr_frame
-        if frame is not None:
-            names = frame.f_locals
-            name = frame.f_code.co_name
-            found.append(Request(name, _path(end, names), _who(end, names), since, running))
-    return sorted(found, key=lambda request: request.since)
+    return [
+        Request(
+            opcode_name(worker.request.opcode),
+            _path(end, worker.request),
+            end.cred(worker.request),
+            worker.since,
+            worker.operation,
+        )
+        for worker in end.service.waiting.values()
+    ]
 
 
-def _path(end: FuseEnd, names: dict[str, Any]) -> bytes:
-    """Return what a request is about; the arguments are called as pyfuse3 has them."""
-    node: Node | None = None
-    if "fh" in names:
-        node = end.node_of(names["fh"])
-    else:
-        for argument in ("inode", "parent_inode", "parent_inode_old"):
-            if argument in names:
-                node = end.nodes.known(names[argument])
+def _path(end: FuseEnd, request: device_requests.Request) -> bytes:
+    node = end.node_of(request.args[0]) if request.opcode in _BY_FILE else None
+    if node is None:
+        node = end.nodes.known(request.nodeid)
     path = (None if node is None else end.nodes.path(node)) or b"(gone)"
-    for argument in ("name", "name_old"):
-        is_name = "parent_inode" in names or "parent_inode_old" in names
-        if is_name and isinstance(names.get(argument), bytes):
-            return path.rstrip(b"/") + b"/" + bytes(names[argument])
+    if request.opcode in _BY_NAME:
+        name = next(arg for arg in request.args if isinstance(arg, bytes))
+        path = path.rstrip(b"/") + b"/" + name
     return path
-
-
-def _who(end: FuseEnd, names: dict[str, Any]) -> Cred | None:
-    if "ctx" in names:
-        return end.cred(names["ctx"])
-    return end.cred_of(names["fh"]) if "fh" in names else None

@@ -9,14 +9,14 @@ never changes, and no request costs a trip through the scheduler.
 from __future__ import annotations
 
 import logging
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine
 from math import inf
 from typing import Any, Final
 
 import trio
 from trio.lowlevel import Abort, Task
 
+from ..resume import resume
 from .intake import Chunk
 from .order import Parts, Traffic
 from .turns import Turn
@@ -27,21 +27,6 @@ WORKERS_MAX: Final = 129
 """Requests in flight, and one worker who leads."""
 _IDLE_MAX: Final = 8
 """Workers that are kept for the next time."""
-
-
-@types.coroutine
-def _resume(operation: Coroutine[Any, Any, Any], trap: Any) -> Generator[Any, Any, Any]:
-    """Go on with an operation that has begun to wait in this task; return what it returns."""
-    try:
-        while True:
-            try:
-                value = yield trap
-            except BaseException as exc:
-                trap = operation.throw(exc)
-            else:
-                trap = operation.send(value)
-    except StopIteration as done:
-        return done.value
 
 
 class Worker(Turn):
@@ -160,7 +145,7 @@ class Crew:
             self._is_watched = True
             self._nursery.start_soon(self._watch, self._timeout)
         try:
-            return await _resume(operation, trap)
+            return await resume(operation, trap)
         finally:
             worker.started = inf
 

@@ -23,7 +23,7 @@ def describe() -> list[tuple[str, str]]:
     ]
 
 
-_PACKAGES = ("syspuffs", "trio", "pyfuse3", "asyncssh", "uvloop", "cffi")
+_PACKAGES = ("syspuffs", "trio", "asyncssh", "uvloop", "cffi")
 
 
 def _package(name: str) -> str:
