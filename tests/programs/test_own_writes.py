@@ -91,8 +91,7 @@ for _ in range(turns):
 """
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("word", ["prefetch=16M", "writeback=yes"])
+@pytest.mark.parametrize(("word", "seed"), [("prefetch=16M", 1), ("writeback=yes", 2)])
 def test_the_mount_and_the_server_agree(mounts: Mounts, word: str, seed: int) -> None:
     with mounted(PSSHFS, mounts.ground(word)) as made:
         workers = [
