@@ -236,23 +236,25 @@ class LookOperations(AttrCache):
     async def _look_at_entries(self, directory: Node, entries: list[Entry]) -> set[Entry]:
         """Ask for the attributes that the listing left out, all at once; return vanished ones."""
         connection = self.connection
-        asked: list[tuple[Entry, Slot[sftp.Attrs]]] = []
+        asked: list[tuple[Entry, bytes, Slot[sftp.Attrs]]] = []
         gone: set[Entry] = set()
-        stamp = self.table.changes
         for entry in entries:
-            await self.ready(directory, entry.name)
-            path = self.table.path_of(directory, entry.name)
-            asked.append((entry, connection.submit(ATTRS, sftp.lstat, path)))
-        for entry, slot in asked:
+            name = entry.name
+            await self.ready(directory, name)
+            path = self.table.path_of(directory, name)
+            asked.append((entry, name, connection.submit(ATTRS, sftp.lstat, path)))
+        for entry, name, slot in asked:
             try:
                 attrs = await slot
             except StatusError:
                 gone.add(entry)
                 continue
-            if directory.changed_at <= stamp:
+            listing = directory.listing
+            if listing is not None and listing.entries.get(name) is entry:
+                # Neither removed nor moved by us meanwhile: others' names changing is no matter.
                 # A server that tells no type even now has a regular file there.
                 entry.attrs = attrs if vtype_of(attrs) else with_vtype(attrs, Vtype.VREG)
-            elif (directory.children or {}).get(entry.name) is None:
+            elif (directory.children or {}).get(name) is None:
                 gone.add(entry)
         return gone
 
