@@ -353,6 +353,7 @@ def _mount_overlay(ground: Ground) -> list[str]:
     # It complains of an option of its own.
     script = f'exec fuse-overlayfs -o {shlex.quote(options)} "$0" 2>/dev/null'
     argv = [*python_command("mount_puffs"), "-t", "puffs|perfuse", *words(ground.options)]
+    argv += ["-o", "default_permissions"]  # as fuse-overlayfs has it for a mount of its own
     return [*argv, shlex.join(["sh", "-c", script]), str(ground.point)]
 
 
@@ -398,7 +399,7 @@ _TMPFS: Final = USER_LACKS | {"origin"}
 _EXT2FS: Final = USER_LACKS | {"origin"}
 _LOCAL: Final = USER_LACKS | {"exact_nlink_dir"}
 # The upper directory of an overlay is not what is seen in it: what was removed is there yet.
-_PERFUSE: Final = _LOCAL | {"long_names", "origin", "readonly"}
+_PERFUSE: Final = _LOCAL | {"long_names", "nlink", "origin", "readonly"}
 _TMPFS_MOUNT: Final = _TMPFS | {"readonly"}
 _RACES: Final = frozenset({errno.ESTALE})
 """A server that names files by their paths finds another one there. Linux makes such a call
