@@ -107,10 +107,11 @@ class Link:
                             self._connection.drop("this attempt is over")
                     # Raised for the stream's sake: it ends a program that may hang at once.
                     raise failure
-        except (ConnectError, VfsError) as exc:
+        except* (ConnectError, VfsError, OSError) as group:
+            # Groups, for an opener may have nurseries.
             if resumed_at is None:
-                self._say(str(exc))
-        except trio.TooSlowError:
+                self._say(str(group.exceptions[0]))
+        except* trio.TooSlowError:
             self._say(f"no answer for {ATTEMPT_MAX:g} s")
         return resumed_at
 
