@@ -272,7 +272,11 @@ def outside(
         try:
             yield line, sshd, made
             made.log_read = sys.maxsize
-            made.close()
+            try:
+                made.close()
+            except AssertionError as exc:
+                exc.add_note(made.ground.log.read_text()[-2000:])
+                raise
         finally:
             made.destroy()
 
