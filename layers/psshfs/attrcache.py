@@ -383,6 +383,12 @@ class AttrCache(FileServer):
         if directory.listing is not None:
             directory.listing.discard(name)
 
+    def doubt(self, directory: Node) -> None:
+        """Ask again what a directory holds: what we know did not explain an answer."""
+        directory.missing = None
+        if directory.listing is not None:
+            directory.listing.expiry = directory.listing.own_until = 0
+
     async def present_va(self, node: Node) -> Vattr:
         """Return attributes of `node` that are as true as the time-outs promise."""
         self.counts.attributes += 1
@@ -479,6 +485,4 @@ class AttrCache(FileServer):
             node.file.drop_blocks()
 
     def _forget_names(self, directory: Node) -> None:
-        directory.missing = None
-        if directory.listing is not None:
-            directory.listing.expiry = 0
+        self.doubt(directory)

@@ -117,6 +117,10 @@ class Listing:
         self.is_loaded = False
         self.read_at = -IDLE
         """When a reader last began with it, monotonic ns."""
+        self.made_until = 0
+        """Of a directory that we made: until when it most likely holds only what we made there."""
+        self.own_until = 0
+        """Until when that is believed of names that are asked for, monotonic ns."""
         self.counted = 0
         """Names that the last fetch has found."""
         self.dropped = 0

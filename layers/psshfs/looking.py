@@ -60,6 +60,8 @@ class LookOperations(AttrCache):
                     directory, name, entry.attrs, listing.stamp, listing.heard, entry
                 )
                 return self.newinfo(child, now)
+        if listing is not None and now < listing.own_until and name not in listing.entries:
+            return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=listing.own_until - now)
         missing = directory.missing
         if missing is not None and now < missing.get(name, 0):
             return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=missing[name] - now)

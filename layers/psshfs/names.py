@@ -51,7 +51,11 @@ class NameOperations(AttrCache):
         listing = directory.listing
         if name in (directory.children or {}) or not (
             (directory.missing is not None and now < directory.missing.get(name, 0))
-            or (listing is not None and now < listing.expiry and name not in listing.entries)
+            or (
+                listing is not None
+                and now < max(listing.expiry, listing.own_until)
+                and name not in listing.entries
+            )
         ):
             return None
         connection = self.connection
@@ -98,6 +102,7 @@ class NameOperations(AttrCache):
                     looked = connection.submit(ATTRS, sftp.lstat, path)
                 handle = await opened.after(looked)
         except StatusError as exc:
+            self.doubt(directory)
             raise await self.refiner.made(exc, self.table.path(directory), path) from None
         try:
             try:
@@ -122,11 +127,9 @@ class NameOperations(AttrCache):
             directory.nlink += 1
         node = self._born(directory, cn.name, attrs)
         if self.timeouts.directory:
-            # What was made a moment ago is empty: who fills it need not ask for each name first.
+            # Who fills it need not ask for each name first; see `_born`.
             listing = node.listing = node.listing or Listing()
-            listing.begin(self.table.changes)
-            listing.merge([], lambda name: self.fileid_of(node, name))
-            self.list_came(node, listing)
+            listing.made_until = self.clock() + self.timeouts.directory
         return self.newinfo(node, self.clock())
 
     async def symlink(self, opc: Cookie, cn: Componentname, va: Vattr, target: bytes) -> Newinfo:
@@ -177,6 +180,7 @@ class NameOperations(AttrCache):
                     looked = connection.submit(ATTRS, sftp.lstat, path)
                 await made.after(looked)
         except StatusError as exc:
+            self.doubt(directory)
             raise await self.refiner.made(exc, self.table.path(directory), path) from None
         try:
             return await looked
@@ -218,8 +222,13 @@ class NameOperations(AttrCache):
         node.known_data = None
         self.touched(directory)
         table.changed(node)
-        if directory.listing is not None:
-            directory.listing.add(name, node.fileid)
+        listing = directory.listing
+        if listing is not None:
+            listing.add(name, node.fileid)
+            if now < listing.made_until:
+                # Believed from the first name on that we make there, and no longer than any
+                # missing name: what another host makes in a new directory is seen at once.
+                listing.own_until = min(listing.made_until, now + self.timeouts.missing)
         return node
 
     async def link(self, opc: Cookie, targ: Cookie, cn: Componentname) -> tuple[Vattr, int]:

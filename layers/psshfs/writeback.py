@@ -196,8 +196,8 @@ class WriteBack:
         birth.file.writes.fail(error)
         directory = birth.node.parent
         self._server.lose(birth.node)
-        if directory is not None and directory.listing is not None:
-            directory.listing.expiry = 0  # it did not know of the name, if that is the reason
+        if directory is not None:
+            self._server.doubt(directory)
 
     def _idle(self, file: OpenFile) -> None:
         """Let a file go whose writes are all answered."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from syspuffs.layers.psshfs import Psshfs
+from syspuffs.layers.psshfs import Psshfs, PsshfsOptions
 from syspuffs.native.constants import (
     FREAD,
     FSYNC_CLOSE,
@@ -17,6 +18,7 @@ from syspuffs.native.constants import (
     FlushOp,
     Vtype,
 )
+from syspuffs.native.errors import VfsError
 from syspuffs.native.records import Cookie, Vattr, lookup_cn
 
 from .harness import (
@@ -77,14 +79,20 @@ async def test_create_write_close_takes_two(tmp_path: Path) -> None:
 
 
 async def test_a_new_directory_is_filled_in_two_trips_a_file(tmp_path: Path) -> None:
-    async with counted(tmp_path) as (server, relay):
+    options = PsshfsOptions(negative_timeout_ns=30 * SECOND)
+    async with counted(tmp_path, options=options) as (server, relay):
         d = await mkdir(server, b"d")
         for number in range(5):
-            with Trips(relay, 2):
+            with Trips(relay, 2 if number else 3):
                 assert not (await look(server, b"d/f%d" % number)).cookie
                 await make(server, b"f%d" % number, b"x" * 1000, directory=d.cookie)
-        with Trips(relay, 0):
-            assert len(await list_all(server, d.cookie)) == 7
+        # What others make there is listed at once, and no error for who makes it, too.
+        (tmp_path / "d/g").touch()
+        assert len(await list_all(server, d.cookie)) == 8
+        (tmp_path / "d/h").touch()
+        with pytest.raises(VfsError):
+            await make(server, b"h", directory=d.cookie)
+        assert (await look(server, b"d/h")).cookie
         # In one whose names are not known they are listed after some questions.
         (tmp_path / "old").mkdir()
         old = await look(server, b"old")

@@ -27,11 +27,15 @@ from .harness import CRED, counted, list_all, look, make, mkdir, mounted, read_f
 from .test_names import errno_of
 from .test_roundtrips import Trips
 
-WRITEBACK = PsshfsOptions(writeback=True)
+WRITEBACK = PsshfsOptions(writeback=True, negative_timeout_ns=30 * 10**9)
 
 
 async def _directory(server: Psshfs) -> Cookie:
-    return (await mkdir(server, b"d")).cookie
+    """Make a directory of which is known that only we make names in it."""
+    d = (await mkdir(server, b"d")).cookie
+    first = await make(server, b"first", directory=d)
+    await server.remove(d, first.cookie, lookup_cn(b"first", CRED))
+    return d
 
 
 async def _create(server: Psshfs, name: bytes, directory: Cookie, mode: int = 0o644) -> Newinfo:
