@@ -220,12 +220,7 @@ def _mount_by_helper(mountpoint: str, options: HostOptions, fsname: str, subtype
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
         raise HostMountError(
             HostMountFailure.PERMISSION,
-            f"{mountpoint}: the host refused the mount: {said[-1].removeprefix(_HELPER + ': ')}"
-            + (
-                "; allow_other needs user_allow_other in /etc/fuse.conf"
-                if options.allow_other or options.allow_root
-                else ""
-            ),
+            f"{mountpoint}: the host refused the mount: {said[-1].removeprefix(_HELPER + ': ')}",
         )
     os.set_inheritable(fds[0], False)
     return fds[0]

@@ -21,7 +21,7 @@ import pytest
 
 from syspuffs.gateway.status import Status
 
-from ..support.leaks import ALLOWED, fuse_mounts
+from ..support.leaks import ALLOWED, fuse_mounts, mounts
 from ..support.mounts import python_command, words
 from ..support.sshd import Sshd, find_sftp_server, make_key
 
@@ -297,6 +297,37 @@ def test_no_permission_on_the_mount_point() -> None:
         place.chmod(0o555)
         outcome = as_nobody(*tmpfs(place))
     check(outcome, Status.FUSE_PERMISSION, "no write permission", "mount_puffs")
+
+
+def test_an_ordinary_user_mounts() -> None:
+    with open_to_all() as place:
+        place.chmod(0o777)
+        outcome = as_nobody(*tmpfs(place, "-o", r"noexec,fsname=a\,b"))
+        assert outcome == (Status.OK, [])
+        try:
+            (line,) = (line for line in mounts() if line.mount_point == str(place))
+        finally:
+            ended = as_nobody("fusermount3", "-u", str(place))
+    assert (line.source, line.fstype) == ("a,b", "fuse.puffs|p2k|tmpfs")
+    assert {"nosuid", "nodev", "noexec"} <= set(line.options.split(","))
+    assert ended == (0, [])
+
+
+def test_the_helpers_reason_is_told() -> None:
+    """What fusermount3 says is part of the error. Who may not write there may not mount there."""
+    program = (
+        "import sys\n"
+        "from syspuffs.gateway import hostmount, options\n"
+        "try:\n"
+        "    hostmount.mount(sys.argv[1], options.HostOptions(fsname=b'x', typename='y'))\n"
+        "except hostmount.HostMountError as exc:\n"
+        "    print(exc.failure.name, exc, file=sys.stderr)\n"
+    )
+    with open_to_all() as place:
+        place.chmod(0o555)
+        outcome = as_nobody(sys.executable, "-c", program, str(place))
+    (line,) = outcome.lines
+    assert line.startswith(f"PERMISSION {place}: the host refused the mount: user has no write")
 
 
 def test_no_fusermount() -> None:
