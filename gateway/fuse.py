@@ -133,7 +133,8 @@ async def mount_and_serve(
     global _end_session
     check_mount_point(mountpoint)
     mountpoint = os.path.realpath(mountpoint)
-    device = Device(mount(mountpoint, options))
+    fd, keeper = mount(mountpoint, options)
+    device = Device(fd)
     end = FuseEnd(server, options, device)
     upcalls: _Upcalls | None = None
     try:
@@ -170,6 +171,8 @@ async def mount_and_serve(
         finally:
             if device.close():
                 unmount(mountpoint)
+            if keeper is not None:
+                keeper.close()
 
 
 async def _serve(end: FuseEnd, nursery: trio.Nursery) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import logging
@@ -10,6 +11,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import tempfile
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -23,6 +25,7 @@ _HELPER: Final = "fusermount3"
 _HELPER_SECONDS: Final = 30.0
 """How long the helper may take: it looks at the mount point, which may lie on a slow disk."""
 
+_AUTO_UNMOUNT: Final = "auto_unmount"
 _MS_NOSUID: Final = 2
 _MS_NODEV: Final = 4
 _MNT_DETACH: Final = 2
@@ -136,16 +139,33 @@ def _words(options: HostOptions) -> list[str]:
     return words
 
 
-def mount(mountpoint: str, options: HostOptions) -> int:
+class Keeper:
+    """The helper of `auto_unmount`: it unmounts when our end of the socket is closed, however."""
+
+    def __init__(self, sock: socket.socket, helper: subprocess.Popen[bytes]) -> None:
+        self._sock = sock
+        self._helper = helper
+
+    def close(self) -> None:
+        """Let the helper go; what is still mounted it unmounts."""
+        self._sock.close()
+        try:
+            self._helper.wait(_HELPER_SECONDS)
+        except subprocess.TimeoutExpired:
+            _log.warning("%s does not end", _HELPER)
+
+
+def mount(mountpoint: str, options: HostOptions) -> tuple[int, Keeper | None]:
     """Mount on `mountpoint` and return the descriptor of the device, which the caller owns.
 
-    Errors: HostMountError. Root needs no helper; where mount(2) is not allowed to him (no
+    With `auto_unmount` there is a Keeper beside it, to be closed after the unmount. Errors:
+    HostMountError. Root needs no helper but for that; where mount(2) is not allowed to him (no
     CAP_SYS_ADMIN) he is one of the others.
     """
     fsname, subtype = _printable(options.fsname), _printable(b"puffs|" + options.typename.encode())
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and _AUTO_UNMOUNT not in options.words:
         try:
-            return _mount_directly(mountpoint, options, fsname, subtype)
+            return _mount_directly(mountpoint, options, fsname, subtype), None
         except PermissionError:
             _log.debug("mount(2) is not allowed; trying %s", _HELPER)
         except OSError as exc:
@@ -188,42 +208,52 @@ def _mount_directly(mountpoint: str, options: HostOptions, fsname: str, subtype:
     return fd
 
 
-def _mount_by_helper(mountpoint: str, options: HostOptions, fsname: str, subtype: str) -> int:
+def _mount_by_helper(
+    mountpoint: str, options: HostOptions, fsname: str, subtype: str
+) -> tuple[int, Keeper | None]:
     """Have the helper mount. It hands the descriptor over a socket whose number is in its
-    environment."""
+    environment, and with `auto_unmount` stays until that is closed."""
 
     def escaped(text: str) -> str:
         return text.replace("\\", "\\\\").replace(",", "\\,")
 
     words = [f"fsname={escaped(fsname)}", f"subtype={escaped(subtype)}", *_words(options)]
+    stays = _AUTO_UNMOUNT in options.words
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ours, theirs:
+    fds: list[int] = []
+    with contextlib.ExitStack() as stack, tempfile.TemporaryFile() as said:
+        stack.enter_context(ours)
         try:
-            done = subprocess.run(
-                [_HELPER, "-o", ",".join(words), "--", mountpoint],
-                env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                timeout=_HELPER_SECONDS,
-                check=False,
-            )
+            with theirs:
+                helper = subprocess.Popen(
+                    [_HELPER, "-o", ",".join(words), "--", mountpoint],
+                    env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stderr=said,
+                )
+            ours.settimeout(_HELPER_SECONDS)
+            fds = socket.recv_fds(ours, 1, 1)[1]
+            if fds and stays:
+                os.set_inheritable(fds[0], False)
+                stack.pop_all()
+                return fds[0], Keeper(ours, helper)
+            status = helper.wait(_HELPER_SECONDS)
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise HostMountError(
                 HostMountFailure.NO_FUSE, f"{_HELPER} cannot be run: {exc} (apt-get install fuse3)"
             ) from None
-        theirs.close()
-        fds = socket.recv_fds(ours, 1, 1)[1]
-    if done.returncode or not fds:
+        said.seek(0)
+        lines = said.read().decode(errors="replace").strip().splitlines() or ["no reason given"]
+    if status or not fds:
         for fd in fds:
             os.close(fd)
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
         raise HostMountError(
             HostMountFailure.PERMISSION,
-            f"{mountpoint}: the host refused the mount: {said[-1].removeprefix(_HELPER + ': ')}",
+            f"{mountpoint}: the host refused the mount: {lines[-1].removeprefix(_HELPER + ': ')}",
         )
     os.set_inheritable(fds[0], False)
-    return fds[0]
+    return fds[0], None
 
 
 def unmount(mountpoint: str) -> None:
