@@ -93,6 +93,8 @@ need_for_tests() {
     need openssh-client have ssh
     need e2fsprogs have mke2fs
     need mount have losetup
+    need iproute2 have ip
+    need nftables have nft
     for program in sshfs git rsync sqlite3 clang curl lftp rclone restic perl strace chromium; do
         need "$program" have "$program"
     done

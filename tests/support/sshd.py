@@ -79,10 +79,9 @@ class Sshd:
     """One server; `with` starts and ends it, and every session that it still has.
 
     `subsystem` is what `Subsystem sftp` runs, None for a server without SFTP; `lines` are
-    put before the rest of sshd_config, where the first value counts.
+    put before the rest of sshd_config, where the first value counts. It listens at `host`, an
+    address of where the command `within` puts it, which becomes what it is given to run.
     """
-
-    host = "127.0.0.1"
 
     def __init__(
         self,
@@ -91,8 +90,11 @@ class Sshd:
         subsystem: str | None = "internal-sftp",
         host_keys: Sequence[str] = ("ed25519",),
         lines: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        within: Sequence[str] = (),
     ) -> None:
         self.directory = directory
+        self.host = host
         self.user = getpass.getuser()
         self.port = 0
         self.log = directory / "log"
@@ -102,6 +104,7 @@ class Sshd:
         self.host_keys = {kind: directory / f"host_{kind}" for kind in host_keys}
         self._subsystem = subsystem
         self._lines = lines
+        self._within = within
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -187,14 +190,15 @@ class Sshd:
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         with socket.socket() as probe:
-            probe.bind((self.host, 0))
+            # Free here, and all the more within a name space of its own.
+            probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         config = self.directory / "sshd_config"
         config.write_text("\n".join(self._configure()) + "\n")
         with open(self.log, "ab") as log:
             start = log.tell()
             self._process = subprocess.Popen(
-                [find_program("sshd"), "-D", "-e", "-f", str(config)],
+                [*self._within, find_program("sshd"), "-D", "-e", "-f", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

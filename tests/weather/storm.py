@@ -18,11 +18,12 @@ import tempfile
 import threading
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from ..support.leaks import become_subreaper, command_line
 from ..support.line import Line
@@ -49,27 +50,47 @@ class BehindLine(Ground):
         return ["ssh_config=none", *self.sshd.options_by(self.port)]
 
 
-_KINDS: Final = (
-    *("reset", "end", "half-client", "half-server", "noise-client", "noise-server"),
-    *("swallow", "hold", "refuse", "kill", "sessions"),
-)
+class Sky(ABC):
+    """The weather over one mount; `kinds` are those there are, `past` those that have been."""
 
+    kinds: ClassVar[tuple[str, ...]]
 
-class Sky:
-    """The weather over one mount."""
-
-    def __init__(self, seed: int, line: Line, sshd: Sshd, made: Mounted) -> None:
-        self._chance = random.Random(seed)
-        self._line = line
-        self._sshd = sshd
-        self._made = made
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
         self.past: list[str] = []
 
     def change(self) -> None:
         """Let one thing go wrong, and be well again."""
-        chance, line = self._chance, self._line
-        what = chance.choice(_KINDS)
+        what = self.chance.choice(self.kinds)
         self.past.append(what)
+        self.let(what)
+
+    @abstractmethod
+    def let(self, what: str) -> None:
+        """Let this go wrong, and be well again."""
+
+    def wait(self, shortest: float, longest: float) -> None:
+        """Let a random time pass: the weather is made of time, and nothing else waits here."""
+        time.sleep(self.chance.uniform(shortest, longest))
+
+
+class LineSky(Sky):
+    """That of a line: what happens to connections, and to the programs at both ends."""
+
+    kinds = (
+        *("reset", "end", "half-client", "half-server", "noise-client", "noise-server"),
+        *("swallow", "hold", "refuse", "kill", "sessions"),
+    )
+
+    def __init__(self, seed: int, line: Line, sshd: Sshd, made: Mounted) -> None:
+        super().__init__(seed)
+        self._line = line
+        self._sshd = sshd
+        self._made = made
+
+    def let(self, what: str) -> None:
+        """Let this go wrong, and be well again."""
+        chance, line = self.chance, self._line
         match what:
             case "reset":
                 line.cut(how="reset")
@@ -104,10 +125,6 @@ class Sky:
                         os.kill(pid, 9)
             case "sessions":
                 self._sshd.kill_sessions()
-
-    def wait(self, shortest: float, longest: float) -> None:
-        """Let a random time pass: the weather is made of time, and nothing else waits here."""
-        time.sleep(self._chance.uniform(shortest, longest))
 
 
 class Work:
@@ -281,9 +298,8 @@ def outside(
             made.destroy()
 
 
-def storm(seed: int, changes: int, line: Line, sshd: Sshd, made: Mounted) -> str:
+def storm(seed: int, changes: int, sky: Sky, made: Mounted) -> str:
     """Run once. Return a line about it; AssertionError when something was wrong."""
-    sky = Sky(seed, line, sshd, made)
     name = f"run{seed}"
     work = Work(seed, made.point / name, made.origin / name)
     for _ in range(changes):
@@ -313,8 +329,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as place:
             with outside(Path(place), COMMANDS[way], 0.01) as (line, sshd, made):
                 for seed in seeds[start : start + RUNS_EACH]:
+                    sky = LineSky(seed, line, sshd, made)
                     try:
-                        print(way, storm(seed, args.changes, line, sshd, made), flush=True)
+                        print(way, storm(seed, args.changes, sky, made), flush=True)
                     except AssertionError as exc:
                         bad += 1
                         print(way, exc, made.ground.log.read_text()[-3000:], flush=True)

@@ -17,7 +17,7 @@ import pytest
 from syspuffs.gateway.status import Status
 
 from ..support.mounts import mounted_type, run, wait_until
-from .storm import COMMANDS, DEAD_AFTER, behind, outside, storm
+from .storm import COMMANDS, DEAD_AFTER, LineSky, behind, outside, storm
 
 pytestmark = [pytest.mark.fuse, pytest.mark.sshd, pytest.mark.slow]
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.fuse, pytest.mark.sshd, pytest.mark.slow]
 @pytest.mark.parametrize(("way", "seed"), [("ssh", 1), ("asyncssh", 3)])
 def test_storm(tmp_path: Path, way: str, seed: int) -> None:
     with outside(tmp_path, COMMANDS[way], 0.005) as (line, sshd, made):
-        storm(seed, 4, line, sshd, made)
+        storm(seed, 4, LineSky(seed, line, sshd, made), made)
 
 
 def test_an_open_file_outlives_the_server(tmp_path: Path) -> None:

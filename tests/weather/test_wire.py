@@ -1,0 +1,76 @@
+"""Lost packets, resets and black holes between two name spaces, on the host's own TCP."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ..support.expect import pattern
+from ..support.wire import missing
+from .storm import COMMANDS, DEAD_AFTER, storm
+from .wires import WireSky, at_far_end
+
+pytestmark = [
+    pytest.mark.fuse,
+    pytest.mark.sshd,
+    pytest.mark.slow,
+    pytest.mark.skipif(missing() != "", reason=missing()),
+]
+
+
+@pytest.mark.parametrize(("way", "seed"), [("ssh", 19), ("asyncssh", 33)])
+def test_storm(tmp_path: Path, way: str, seed: int) -> None:
+    with at_far_end(tmp_path, COMMANDS[way]) as (wire, _, made):
+        storm(seed, 3, WireSky(seed, wire), made)
+
+
+def test_copies_are_whole_though_packets_are_lost(tmp_path: Path) -> None:
+    content = pattern(3_000_000, 1)
+    with at_far_end(tmp_path, COMMANDS["ssh"]) as (wire, sshd, made):
+        (made.origin / "there").write_bytes(content)
+        logins = sshd.log.read_text().count("Accepted publickey")
+        wire.rule("numgen random mod 100 < 3 drop")
+        assert (made.point / "there").read_bytes() == content
+        (made.point / "sent").write_bytes(content)
+        assert (made.origin / "sent").read_bytes() == content
+        assert sshd.log.read_text().count("Accepted publickey") == logins, "the connection was lost"
+
+
+@pytest.mark.parametrize(
+    "verdict", ["meta l4proto tcp reject with tcp reset", "drop"], ids=["reset", "black hole"]
+)
+def test_each_lost_octet_is_told(tmp_path: Path, verdict: str) -> None:
+    """Nobody waits for the network to come back: what is not on the server made a call fail."""
+    with at_far_end(tmp_path, COMMANDS["ssh"], "on_disconnect=fail") as (wire, _, made):
+        fd = os.open(made.point / "f", os.O_CREAT | os.O_WRONLY, 0o644)
+        written = safe = 0
+        trouble: list[OSError] = []
+        timer = threading.Timer(0.3, wire.rule, args=(verdict,))
+        timer.start()
+        start = time.monotonic()
+        try:
+            for _ in range(1000):
+                written += os.write(fd, pattern(262_144, written))
+                os.fsync(fd)
+                safe = written
+        except OSError as exc:
+            trouble.append(exc)
+        try:
+            os.close(fd)
+        except OSError as exc:
+            trouble.append(exc)
+        timer.join()
+        assert time.monotonic() - start < 4 * DEAD_AFTER
+        assert trouble, "nobody was told"
+        assert {exc.errno for exc in trouble} <= {errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN}
+        there = (made.origin / "f").read_bytes()
+        assert len(there) >= safe > 0
+        assert all(
+            there[at : at + 262_144] == pattern(262_144, at) for at in range(0, safe, 262_144)
+        )
+        wire.clear()
