@@ -12,6 +12,7 @@ be quick.
 
 import ctypes
 import os
+import re
 import socket
 import struct
 import sys
@@ -21,6 +22,7 @@ _CLONE_NEWUSER = 0x10000000
 _MS_BIND = 0x1000
 _MS_REC = 0x4000
 _MS_SLAVE = 0x80000
+_MNT_DETACH = 2
 _PR_CAPBSET_DROP = 24
 _CAP_SYS_ADMIN = 21
 _PLACES = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin")
@@ -65,6 +67,33 @@ def _separate(libc: ctypes.CDLL) -> None:
     _call("mounts", libc.mount, b"none", b"/", None, _MS_REC | _MS_SLAVE, None)
 
 
+def _let_go(libc: ctypes.CDLL, program: list[str]) -> None:
+    """Detach the FUSE mounts that the program has nothing to do with.
+
+    Where the machine's mounts are not shared, an unmount there is not seen here, and each server
+    would have to live for as long as the program does. Those of which an argument or the working
+    directory speaks, or that lie below such a place, stay. In a user name space all do: it may not
+    detach what it has not mounted.
+    """
+    named = [os.getcwd()]
+    for argument in program:
+        named += [os.path.realpath(piece) for piece in re.split("[,=:]", argument) if piece]
+    with open("/proc/self/mountinfo", "rb") as file:
+        lines = file.read().decode(errors="surrogateescape").splitlines()
+    for line in reversed(lines):
+        fields = line.split(" ")
+        kind = fields[fields.index("-") + 1]
+        if not kind.startswith("fuse") or any(word.startswith("master:") for word in fields[6:]):
+            continue
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields[4])
+        if not any(_holds(point, place) or _holds(place, point) for place in named):
+            libc.umount2(os.fsencode(point), _MNT_DETACH)
+
+
+def _holds(directory: str, place: str) -> bool:
+    return (place + "/").startswith(directory.rstrip("/") + "/")
+
+
 def _watch(libc: ctypes.CDLL, calls: str) -> None:
     """Have who listens at `calls` answer mount(2) and umount2(2), if this kernel can do that."""
     if os.uname().machine not in SYSTEM_CALLS:
@@ -99,6 +128,7 @@ def main(argv: list[str]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     try:
         _separate(libc)
+        _let_go(libc, program)
         places = (*_PLACES, *os.environ.get("PATH", "").split(":"))
         found = {os.path.realpath(os.path.join(p, name)) for p in places if p for name in NAMES}
         for path in found:

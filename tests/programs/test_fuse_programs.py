@@ -184,6 +184,39 @@ def test_bindfs(tree: Path, point: Path, stays: bool) -> None:
     check_changed(tree)
 
 
+@contextmanager
+def another_mount(tree: Path, place: Path) -> Iterator[Path]:
+    """A FUSE mount of the machine's, which has nothing to do with us; may be unmounted inside."""
+    place.mkdir()
+    subprocess.run(["bindfs", str(tree), str(place)], check=True)
+    try:
+        yield place
+    finally:
+        unmount_by_force(place)
+
+
+def test_holds_no_other_mount(tree: Path, point: Path, tmp_path: Path) -> None:
+    # The program's name space began as a copy of the machine's, mounts included.
+    need("bindfs", "bindfs")
+    with (
+        another_mount(tree, tmp_path / "other") as other,
+        mounted(["bindfs", str(tree), str(point)], point, "bindfs"),
+    ):
+        assert serving(str(other))
+        unmount(other)
+        assert wait_until(lambda: not serving(str(other)))
+        check_tree(point)
+
+
+@pytest.mark.parametrize("below", ["", "/folder"])
+def test_over_another_mount(tree: Path, point: Path, tmp_path: Path, below: str) -> None:
+    need("bindfs", "bindfs")
+    with another_mount(tree, tmp_path / "other") as other:
+        place = f"{other}{below}"
+        with mounted(["bindfs", place, str(point)], point, "bindfs"):
+            assert sorted(os.listdir(point)) == sorted(os.listdir(place))
+
+
 @pytest.mark.sshd
 def test_sshfs(tree: Path, point: Path, sshd: Sshd) -> None:
     need("sshfs", "sshfs")
