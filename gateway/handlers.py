@@ -56,6 +56,7 @@ from ..native.records import (
 from .attributes import Attributes, Creds, changes
 from .device import Device, negotiate
 from .directories import OpenDirectory
+from .extents import Extents
 from .nodes import Node, NodeTable
 from .options import HostOptions
 from .service import SILENT, Answer, Service
@@ -94,6 +95,7 @@ _OF_OPEN_FILES: Final = frozenset(
         Opcode.RELEASE,
         Opcode.FSYNCDIR,
         Opcode.RELEASEDIR,
+        Opcode.FALLOCATE,
         Opcode.READDIRPLUS,
         Opcode.INIT,
     }
@@ -101,7 +103,7 @@ _OF_OPEN_FILES: Final = frozenset(
 """What those may ask whom allow_root keeps out: it was checked when they got the descriptor."""
 
 
-class _OpenFile:
+class OpenFile:
     """An open file of the host."""
 
     __slots__ = ("cred", "dirty", "ioflag", "mode", "node", "owed")
@@ -144,7 +146,7 @@ class FuseEnd:
         self.server = server
         self._ops = kargs.ops
         self.nodes = NodeTable(server, kargs.root)
-        self._files: dict[int, _OpenFile] = {}
+        self._files: dict[int, OpenFile] = {}
         self._dirs: dict[int, OpenDirectory] = {}
         self._next_fh = 1
         self._attributes = Attributes(options)
@@ -156,6 +158,7 @@ class FuseEnd:
         self._inactive_on_demand = bool(kflags & KFlag.IAONDEMAND)
         self._host_checks = options.default_permissions
         self.upcalls: Upcalls | None = None
+        self._extents = Extents(self)
         handlers: dict[int, Callable[..., Any]] = {
             Opcode.LOOKUP: self.lookup,
             Opcode.FORGET: self.forget,
@@ -188,6 +191,7 @@ class FuseEnd:
             Opcode.CREATE: self.create,
             Opcode.DESTROY: self.destroy,
             Opcode.BATCH_FORGET: self.batch_forget,
+            Opcode.FALLOCATE: self._extents.fallocate,
             Opcode.READDIRPLUS: self.readdirplus,
             Opcode.RENAME2: self.rename,
         }
@@ -536,7 +540,7 @@ class FuseEnd:
         oflags = await self._begun(node, mode, cred)
         fh = self._next_fh
         self._next_fh += 1
-        self._files[fh] = _OpenFile(node, mode, ioflag, cred)
+        self._files[fh] = OpenFile(node, mode, ioflag, cred)
         told = 0
         if self._no_pages or oflags & _IO_DIRECT:
             told |= _DIRECT_IO
@@ -612,7 +616,7 @@ class FuseEnd:
         await self.server.write(opened.node.cookie, offset, data, opened.ioflag, opened.cred)
         return replies.count(request.unique, len(data))
 
-    async def flush(self, request: Request, fh: int) -> bytes:
+    async def flush(self, request: Request, fh: int, _owner: int) -> bytes:
         """Answer one close(2): what was written is where close promises it, or it fails."""
         opened = self._files[fh]
         if opened.dirty:
@@ -629,7 +633,7 @@ class FuseEnd:
         opened.settle()
         return replies.error(request.unique, 0)
 
-    async def release(self, request: Request, fh: int) -> bytes:
+    async def release(self, request: Request, fh: int, _flags: int, _owner: int) -> bytes:
         """End one open; the last one makes the node inactive."""
         await self._release(fh)
         return replies.error(request.unique, 0)
@@ -676,6 +680,10 @@ class FuseEnd:
         opened = self._dirs[fh]
         await self.server.fsync(opened.node.cookie, _fsync_flags(flags), 0, 0, opened.cred)
         return replies.error(request.unique, 0)
+
+    def opened(self, fh: int) -> OpenFile:
+        """Return an open file of the host."""
+        return self._files[fh]
 
     # For who looks into the living stack: gateway/control/ends.py.
 

@@ -57,7 +57,13 @@ class Request(NamedTuple):
     READ, READDIRPLUS                    fh, offset, size
     WRITE                                fh, offset, data (a view of the buffer)
     FSYNC, FSYNCDIR                      fh, flags
-    RELEASE, RELEASEDIR, FLUSH           fh
+    RELEASE                              fh, flags, owner of locks
+    RELEASEDIR                           fh
+    FLUSH                                fh, owner of locks
+    GETLK, SETLK, SETLKW                 fh, owner, first and last octet, type, pid, flags
+    FALLOCATE                            fh, offset, length, mode
+    LSEEK                                fh, offset (as it was given: negative ones, too), whence
+    COPY_FILE_RANGE                      fh, offset, node, its fh, its offset, length, flags
     SETXATTR                             flags, name, value
     GETXATTR                             size, name
     LISTXATTR                            size

@@ -29,24 +29,30 @@ static const char *const forms[] = {
 	[15] = "qpu00000",     /* READ: fh, offset, size */
 	[16] = "qpu00000d",    /* WRITE: fh, offset, size, data */
 	[17] = "",             /* STATFS */
-	[18] = "q0000",        /* RELEASE: fh */
+	[18] = "q0uq",         /* RELEASE: fh, flags, owner of locks */
 	[20] = "qu0",          /* FSYNC: fh, flags */
 	[21] = "uvsd",         /* SETXATTR: size, flags, name, value */
 	[22] = "u0s",          /* GETXATTR: size, name */
 	[23] = "u0",           /* LISTXATTR: size */
 	[24] = "s",            /* REMOVEXATTR: name */
-	[25] = "q0000",        /* FLUSH: fh */
+	[25] = "q00q",         /* FLUSH: fh, owner of locks */
 	[26] = "i",            /* INIT: major, minor, max_readahead, flags */
 	[27] = "u0",           /* OPENDIR: flags */
 	[29] = "q0000",        /* RELEASEDIR: fh */
 	[30] = "qu0",          /* FSYNCDIR: fh, flags */
+	[31] = "qqppuuu0",     /* GETLK: fh, owner, first and last octet, type, pid, flags */
+	[32] = "qqppuuu0",     /* SETLK: the same */
+	[33] = "qqppuuu0",     /* SETLKW: the same */
 	[34] = "u0",           /* ACCESS: mode */
 	[35] = "uu00s",        /* CREATE: flags, mode, name */
 	[36] = "q",            /* INTERRUPT: unique number */
 	[38] = "",             /* DESTROY */
 	[42] = "u0r",          /* BATCH_FORGET: number, rows of node and lookups */
+	[43] = "qppu0",        /* FALLOCATE: fh, offset, length, mode */
 	[44] = "qpu00000",     /* READDIRPLUS: fh, offset, size */
 	[45] = "qu0ss",        /* RENAME2: directory, flags, old name, new name */
+	[46] = "qqu0",         /* LSEEK: fh, offset, whence */
+	[47] = "qpqqppq",      /* COPY_FILE_RANGE: fh, offset, node, fh, offset, length, flags */
 };
 
 static void

@@ -31,27 +31,34 @@ HEADS: dict[int, tuple[str, tuple[int, ...]]] = {
     15: ("qqI20x", (0, 1, 2)),
     16: ("qqI20x", (0, 1)),
     17: ("", ()),
-    18: ("q16x", (0,)),
+    18: ("q4xIq", (0, 1, 2)),
     20: ("qI4x", (0, 1)),
     21: ("II", (1,)),
     22: ("II", (0,)),
     23: ("II", (0,)),
     24: ("", ()),
-    25: ("q16x", (0,)),
+    25: ("q8xq", (0, 1)),
     27: ("II", (0,)),
     29: ("q16x", (0,)),
     30: ("qI4x", (0, 1)),
+    31: ("4q4I", (0, 1, 2, 3, 4, 5, 6)),
+    32: ("4q4I", (0, 1, 2, 3, 4, 5, 6)),
+    33: ("4q4I", (0, 1, 2, 3, 4, 5, 6)),
     34: ("II", (0,)),
     35: ("IIII", (0, 1)),
     36: ("q", (0,)),
     38: ("", ()),
     42: ("II", ()),
+    43: ("3qI4x", (0, 1, 2, 3)),
     44: ("qqI20x", (0, 1, 2)),
     45: ("qII", (0, 1)),
+    46: ("qqI4x", (0, 1, 2)),
+    47: ("7q", (0, 1, 2, 3, 4, 5, 6)),
 }
 NAMES = {1: 1, 6: 2, 8: 1, 9: 1, 10: 1, 11: 1, 12: 2, 13: 1, 21: 1, 22: 1, 24: 1, 35: 1, 45: 2}
-OFFSETS = {4: 3, 15: 1, 16: 1, 44: 1}
-"""Where a number lies of which the highest bit must be 0."""
+OFFSETS = {4: (3,), 15: (1,), 16: (1,), 44: (1,), 43: (1, 2), 47: (1, 4, 5)}
+OFFSETS |= dict.fromkeys((31, 32, 33), (2, 3))
+"""Where numbers lie of which the highest bit must be 0."""
 
 
 def _check(condition: bool) -> None:
@@ -86,8 +93,7 @@ def take(message: bytes) -> Request:
     _check(len(body) >= size)
     numbers = struct.unpack_from("=" + form, body)
     rest = body[size:]
-    if opcode in OFFSETS:
-        _check(numbers[OFFSETS[opcode]] >= 0)
+    _check(all(numbers[i] >= 0 for i in OFFSETS.get(opcode, ())))
     names = []
     for _ in range(NAMES.get(opcode, 0)):
         name, nul, rest = rest.partition(b"\0")
