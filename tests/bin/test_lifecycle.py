@@ -21,7 +21,14 @@ from pathlib import Path
 import pytest
 
 from ..support.leaks import children, command_line, descendants, fuse_mounts, reap
-from ..support.mounts import mounted_type, python_command, wait_until
+from ..support.mounts import (
+    holders,
+    mounted_type,
+    python_command,
+    unmount,
+    unmount_copies,
+    wait_until,
+)
 from ..support.sshd import find_sftp_server
 
 pytestmark = pytest.mark.fuse
@@ -114,6 +121,49 @@ def test_umount_ends_everything(point: Path, wrapper: list[str]) -> None:
     (point / "file").write_text("x")
     subprocess.run(["umount", point], check=True)
     assert end_of(daemon) == 0
+
+
+def copier(started: list[subprocess.Popen[str]], *argv: str | Path) -> subprocess.Popen[str]:
+    """Copy all mounts into a name space, and run a command there when a line comes."""
+    script = 'echo; read x; exec "$@"'
+    process = subprocess.Popen(
+        ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *argv],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    started.append(process)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "\n"
+    return process
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a mount name space: run as root")
+def test_a_copy_of_the_mount_keeps_it_alive(
+    point: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    """A container or unshare(1) copies the mounts that there are: the file system is in use there
+    when it is unmounted here, and ends at once with the last copy."""
+    pid = mounted_by(*TMPFS, "none", str(point))
+    (point / "f").write_text("kept")
+    there = copier(started, "cat", point / "f")
+    assert there.pid in holders(point)
+    unmount(point)
+    assert command_line(pid)
+    assert there.communicate("now\n", timeout=10)[0] == "kept"
+    unmount_copies(point)
+    assert end_of(pid) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a mount name space: run as root")
+def test_a_copy_can_be_taken_away(point: Path, started: list[subprocess.Popen[str]]) -> None:
+    """What other tests have copied at the same time does not count against a mount."""
+    pid = mounted_by(*TMPFS, "none", str(point))
+    there = copier(started, "true")
+    unmount(point)
+    unmount_copies(point)
+    assert end_of(pid) == 0
+    assert there.poll() is None
 
 
 def test_fusermount_ends_everything(point: Path, origin: Path) -> None:

@@ -164,6 +164,28 @@ def unmount(point: Path) -> None:
     assert got.status == 0, f"umount failed: {got.stderr}"
 
 
+def holders(point: Path) -> list[int]:
+    """Return a process of each other mount name space that has a copy of the mount at `point`.
+
+    Each unshare(1) and FUSE program under syspuffs copies all mounts that there are; a file system
+    lives as long as one copy does, wherever the original was unmounted.
+    """
+    found: dict[str, int] = {os.readlink("/proc/self/ns/mnt"): 0}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            space = os.readlink(f"/proc/{pid}/ns/mnt")
+            if space not in found:
+                there = f" {point} " in Path(f"/proc/{pid}/mountinfo").read_text()
+                found[space] = int(pid) if there else 0
+    return [pid for pid in found.values() if pid]
+
+
+def unmount_copies(point: Path) -> None:
+    """Take away what others' name spaces have copied of a mount of ours, where we may."""
+    for pid in holders(point) if os.geteuid() == 0 else ():
+        run(["nsenter", "-t", str(pid), "-m", "umount", "-l", str(point)])
+
+
 def unmount_by_force(point: Path) -> None:
     """Get rid of a mount whatever state it is in."""
     for _ in range(10):
@@ -216,6 +238,7 @@ class Mounted:
     def close(self) -> None:
         """Unmount and see that nothing is left."""
         unmount(self.point)
+        unmount_copies(self.point)
         gone = wait_until(lambda: not self._left())
         assert not self._left(), f"still running after umount: {self._left()}"
         assert gone
