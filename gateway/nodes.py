@@ -19,8 +19,9 @@ from ..native.records import Cookie, Newinfo
 ROOT_INO = 1
 """The host's number of the root, fixed by FUSE."""
 
-_FIRST_OWN_INO = 1 << 48
-"""Numbers from here on are ours, for nodes whose own number is taken, 0 or the root's."""
+_FIRST_OWN_INO = 1 << 62
+"""Numbers from here on are ours, for nodes whose own number is taken, 0 or the root's. Beyond the
+60 bits of psshfs."""
 
 _DEPTH_MAX = 2048
 """No path has more components than half of PATH_MAX; what seems to is a loop."""

@@ -238,7 +238,7 @@ class AttrCache(FileServer):
             if child.changed_at > stamp:
                 return child
             self.table.drop_name(directory, name)
-            fileid = self.table.new_fileid()
+            fileid = self.table.fileid_at(directory, name)
             if directory.listing is not None:
                 directory.listing.set_fileid(name, fileid)
         elif entry is not None:
@@ -259,16 +259,16 @@ class AttrCache(FileServer):
         return child
 
     def fileid_of(self, directory: Node, name: bytes) -> int:
-        """Return the file id that a name has, or a new one."""
+        """Return the file id that a name has, or the one that it is to have."""
         if directory.children is not None:
             child = directory.children.get(name)
             if child is not None:
                 return child.fileid
         if directory.listing is not None:
             entry = directory.listing.entries.get(name)
-            if entry is not None:
+            if entry is not None and not self.table.is_displaced(entry.fileid):
                 return entry.fileid
-        return self.table.new_fileid()
+        return self.table.fileid_at(directory, name)
 
     def update(
         self,

@@ -147,7 +147,7 @@ class LookOperations(AttrCache):
                         child.name_expiry = heard + self.timeouts.name
                     elif child.changed_at <= stamp:
                         self.table.drop_name(directory, name)
-                        entry.fileid = self.table.new_fileid()
+                        entry.fileid = self.table.fileid_at(directory, name)
             if own is not None and vtype_of(own.attrs) == Vtype.VDIR:
                 self.update(directory, own.attrs, stamp, heard, link_count(own.longname))
                 listing.expiry = expiry

@@ -9,6 +9,7 @@ through it. A hard link made through us gives a node one more name.
 from __future__ import annotations
 
 import errno
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from ...native.constants import Vtype
@@ -27,6 +28,8 @@ MISSING_MAX: Final = 256
 """Names that are remembered as missing in one directory."""
 PATH_LEN_MAX: Final = 4095
 """Longest path that a POSIX server takes, octets (PATH_MAX without its NUL)."""
+_HASH: Final = blake2b(digest_size=8)
+"""Copied for each use: to make one anew takes as long again as to hash a name."""
 
 
 class Node:
@@ -118,7 +121,8 @@ class NodeTable:
         self.listings = listings
         self._root_path = root_path
         self._cookie = 1
-        self._fileid = ROOT_FILEID
+        self._displaced: set[int] = set()
+        """File ids of living nodes that have left the name which their id was made of."""
         self.moves = 0
         """Counts what may have changed the path of a node by changing that of a directory."""
         self.changes = 0
@@ -187,10 +191,30 @@ class NodeTable:
 
     # Making, naming and forgetting.
 
-    def new_fileid(self) -> int:
-        """Return a file id that was never used in this session."""
-        self._fileid += 1
-        return self._fileid
+    def fileid_at(self, directory: Node, name: bytes) -> int:
+        """Return the file id for what is seen as `name` in `directory` for the first time.
+
+        The same at the next mount, for it is made of the path alone: 60 bits of a hash of the
+        directory's file id and the name. A node keeps its id when it moves; while it lives, what
+        comes after it under its old name gets the next number of a series. By chance two of
+        1,000,000 names have the same id once in two million mounts; the host's end tells them
+        apart all the same.
+        """
+        place = directory.fileid.to_bytes(8, "little") + name
+        serial = 0
+        while True:
+            digest = _HASH.copy()
+            digest.update(place)
+            # Two digits of Python's integers: with a third one each id takes 16 octets more.
+            fileid = int.from_bytes(digest.digest(), "little") >> 4
+            if fileid > ROOT_FILEID and fileid not in self._displaced:
+                return fileid
+            serial += 1
+            place = b"%b/%b/%d" % (place[:8], name, serial)
+
+    def is_displaced(self, fileid: int) -> bool:
+        """Tell whether an id belongs to a living node that has left its first name."""
+        return fileid in self._displaced
 
     def make(self, directory: Node, name: bytes, va: Vattr) -> Node:
         """Make a node for `name` in `directory`, which has none yet; its fileid is `va.fileid`."""
@@ -234,6 +258,7 @@ class NodeTable:
             return None
         self.moves += node.children is not None
         if node.parent is directory and node.name == name:
+            self._displaced.add(node.fileid)
             if node.aliases:
                 node.parent, node.name = node.aliases.pop()
             else:
@@ -268,6 +293,7 @@ class NodeTable:
             return
         del source.children[source_name]
         if node.parent is source and node.name == source_name:
+            self._displaced.add(node.fileid)
             node.parent, node.name = target, target_name
         elif node.aliases:
             node.aliases.remove((source, source_name))
@@ -302,10 +328,14 @@ class NodeTable:
             listing = directory.listing
             if listing is not None:
                 listing.node_left(name, node)
+                if node.fileid in self._displaced:
+                    # Free with the node: the name must not keep what another may get.
+                    listing.set_fileid(name, self.fileid_at(directory, name))
             self._let_go(directory)
 
     def _release(self, node: Node) -> None:
         self.nodes.pop(node.cookie, None)
+        self._displaced.discard(node.fileid)
         if node.listing is not None:
             self.listings.leave(node)
         if node.file is not None:

@@ -388,3 +388,29 @@ def test_the_command_returns_when_the_mount_answers(point: Path) -> None:
     assert time.monotonic() - begin < 20
     os.kill(daemon, signal.SIGTERM)
     assert end_of(daemon) == 0
+
+
+@pytest.mark.parametrize("wrapper", [[], SYSPUFFS], ids=["psshfs", "syspuffs"])
+def test_inode_numbers_outlive_the_mount(point: Path, origin: Path, wrapper: list[str]) -> None:
+    """Backup programs know files by them; stat(2) and readdir(3) tell the same."""
+    (origin / "d/e").mkdir(parents=True)
+    for name in ("f", "d/g", "d/e/h"):
+        (origin / name).write_text(name)
+    seen: list[dict[str, int]] = []
+    for look_first in (False, True):
+        pid = mounted_by(*wrapper, *psshfs(origin, point))
+        paths = ("d/e/h", "f", "d/g", "d/e", "d") if look_first else ()
+        looked = {f"{point}/{path}": (point / path).stat().st_ino for path in paths}
+        listed = {
+            entry.path: entry.inode()
+            for directory in (".", "d", "d/e")
+            for entry in os.scandir(os.path.normpath(point / directory))
+        }
+        assert listed == {path: os.stat(path).st_ino for path in listed}
+        assert looked.items() <= listed.items()
+        seen.append(listed)
+        unmount(point)
+        unmount_copies(point)
+        assert end_of(pid) == 0
+    assert seen[0] == seen[1]
+    assert len(set(seen[0].values())) == 5
