@@ -95,7 +95,7 @@ need_for_tests() {
     need mount have losetup
     need iproute2 have ip
     need nftables have nft
-    for program in sshfs git rsync sqlite3 clang curl lftp rclone restic perl strace chromium; do
+    for program in sshfs git rsync sqlite3 clang curl lftp rclone restic perl strace chromium fio; do
         need "$program" have "$program"
     done
     for program in bindfs squashfuse fuseiso mergerfs fuse2fs gocryptfs ntfs-3g fuse-overlayfs; do

@@ -251,3 +251,22 @@ def test_mmap(shell: Shell) -> None:
     assert path.read_bytes() == want
     if shell.origin is not None:
         assert (shell.origin / "mapped").read_bytes() == want
+
+
+@pytest.mark.programs(fio="fio")
+def test_fio(shell: Shell) -> None:
+    """Each block says what it is to be, and is held to it: on the mount, and at the server."""
+    fio = "fio --minimal --directory={} --name=v --size=3m --ioengine=psync --bs=4k-64k"
+    fio += " --bs_unaligned"
+    here = fio.format("$M") + " --verify_fatal=1"
+    shell.run(f"{here} --rw=randrw --numjobs=2 --fsync=64 --verify=crc32c --verify_backlog=256")
+    shell.run(f"{here} --rw=write --verify=sha256 --randseed=9 --do_verify=0 --fsync_on_close=1")
+    again = "--rw=write --verify=sha256 --verify_fatal=1 --randseed=9 --verify_only"
+    shell.run(f"{fio.format(shell.origin or '$M')} {again}")
+    with (shell.mount / "v.0.0").open("r+b") as file:
+        file.seek(1_000_000)
+        octet = file.read(1)
+        file.seek(1_000_000)
+        file.write(bytes([octet[0] ^ 1]))
+    with pytest.raises(AssertionError, match="verify"):
+        shell.run(f"{fio.format(shell.origin or '$M')} {again}")
