@@ -184,18 +184,22 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
             raise error
         files = [node.file for node in self.table.nodes.values() if node.file is not None]
         slots = []
-        for file in files:
-            await file.writes.drain()
-            if file.is_unsynced and self.session.fsync and file.handle is not None:
-                file.is_unsynced = False
+        answered = 0
+        try:
+            for file in files:
+                await file.writes.drain()
                 await self.connection.room()
-                slots.append((file, self.connection.submit(STATUS, sftp.fsync, file.handle)))
-        for file, slot in slots:
-            try:
+                if file.is_unsynced and self.session.fsync and file.handle is not None:
+                    file.is_unsynced = False  # unless more is written while this is on its way
+                    slots.append((file, self.connection.submit(STATUS, sftp.fsync, file.handle)))
+            for _, slot in slots:
                 await slot
-            except StatusError:
+                answered += 1
+        except BaseException:
+            # Nobody knows of the others, so the next one asks again.
+            for file, _ in slots[answered:]:
                 file.is_unsynced = True
-                raise
+            raise
 
     async def unmount(self, flags: int) -> None:
         """Wait for all writes, UNMOUNT_MAX at most; what was not saved then is named in the log.

@@ -19,6 +19,7 @@ from syspuffs.native.constants import (
     FSYNC_WAIT,
     FWRITE,
     MNT_FORCE,
+    MNT_WAIT,
     READDIR_PLUS,
 )
 from syspuffs.native.errors import VfsError
@@ -518,3 +519,29 @@ async def test_a_server_that_trips_over_two_readdirs_at_once_is_asked_one_by_one
             assert is_end
             await server.forget()
         assert asked == 2 + 4 + 4
+
+
+async def test_a_sync_that_failed_is_made_up_for_by_the_next() -> None:
+    """The second file's fsync was on its way when the first one's failed."""
+    asked: list[bytes] = []
+    file = File(b"")
+
+    def answer(kind: int, number: int, body: bytes) -> bytes | None:
+        if kind == sftp.FXP_OPEN:
+            return packet(sftp.FXP_HANDLE, number, string(b"h"))
+        if kind == sftp.FXP_EXTENDED:
+            asked.append(body)
+            return status(number, sftp.FX_FAILURE if len(asked) <= 2 else sftp.FX_OK)
+        return file(kind, number, body)
+
+    version = string(VERSION[4:] + string(sftp.EXT_FSYNC) + string(b"1"))
+    async with scripted(answer, version=version) as (server, _):
+        cookies = [(await look(server, name)).cookie for name in (b"f", b"g")]
+        for cookie in cookies:
+            await server.open(cookie, FWRITE, CRED)
+            await server.write(cookie, 0, b"data", 0, CRED)
+        assert await errno_of(server.sync(MNT_WAIT, CRED)) is not None
+        await server.sync(MNT_WAIT, CRED)
+        assert len(asked) == 4, "a file that was not synced is taken for one that was"
+        await server.sync(MNT_WAIT, CRED)
+        assert len(asked) == 4
