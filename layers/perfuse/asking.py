@@ -59,6 +59,7 @@ class Asking(FileServer):
         payload: Buffer | None = None,
         decode: Decode = fuse_replies.nothing,
         undo: Callable[[Any], None] | None = None,
+        is_long: bool = False,
     ) -> Any:
         """Ask the server about `node`.
 
@@ -71,7 +72,11 @@ class Asking(FileServer):
             await self.begun.wait()
         try:
             return await self.connection.ask(
-                encode, node.nodeid, cred, *args, payload=payload, decode=decode, undo=undo
+                *(encode, node.nodeid, cred, *args),
+                payload=payload,
+                decode=decode,
+                undo=undo,
+                is_long=is_long,
             )
         except VfsError as exc:
             if exc.errno != ENOSYS:

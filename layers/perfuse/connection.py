@@ -10,6 +10,10 @@ those of other threads may come. They are not put together: the reader asks agai
 comes behind the first of them is nobody's answer, whatever it looks like, for no file can contain
 the number of a request: numbers begin anywhere in 60 bits.
 
+A program that has its answers in memory gives them sooner than a trip through the scheduler takes
+us. So who asks when nothing else is in flight waits NEAR for the answer then and there, as long as
+answers to that kind of request come in that time; for others we do not stand still.
+
 Requests that wait for the socket are queued, callers of `submit` wait at BACKLOG of them; those
 that cannot wait (forget, release, interrupt) may pass that bound, for they are short, and limited
 by the nodes, opens and requests that they end.
@@ -19,13 +23,15 @@ from __future__ import annotations
 
 import logging
 import secrets
+import select
 import socket as _socket
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from errno import EIO, EMSGSIZE, ENOTCONN
 from struct import Struct
 from struct import error as StructError
+from time import monotonic
 from typing import Any, Final
 
 import outcome
@@ -47,6 +53,11 @@ SPLICED_MAX: Final = 14 * 4096
 pages at most, one is the header's, and data that begin inside of a page end in one more."""
 BACKLOG: Final = 64
 """Requests that may wait for the socket before callers have to wait, too."""
+NEAR: Final = 0.00025
+"""How long we stand still for an answer, seconds: what the way through the scheduler costs.
+A lookup by bindfs, medians at a load of 7: 300 us of our time without this, 220 with."""
+FAR_MAX: Final = 1023
+"""Requests of a kind that are not waited for so when the answers to its last came later."""
 COMPLAINTS_MAX: Final = 10
 """How often a server may fill the log."""
 _BODY_MAX: Final = DATA_MAX + 4096
@@ -55,6 +66,8 @@ _COPY_MAX: Final = 8192
 _SNDBUF: Final = 2 * _BODY_MAX
 _TURN: Final = 64
 """Messages that are taken in without letting others run."""
+_SELECT_MAX: Final = 1024
+"""Descriptors from here on select(2) does not take; poll(2) counts in milliseconds."""
 _CREDENTIALS: Final = Struct("=iII")
 _HEADER: Final = Struct("=IiQ")
 
@@ -167,6 +180,29 @@ class Slot:
             trio.lowlevel.reschedule(self._task, result)
 
 
+class _Distance:
+    """How far away the answers to one kind of request are."""
+
+    __slots__ = ("far", "left")
+
+    def __init__(self) -> None:
+        self.far = 0
+        """How many are not waited for after one that came late: twice as many after the next."""
+        self.left = 0
+
+    def is_near(self) -> bool:
+        """Return whether the answer to this one may be near."""
+        if self.left:
+            self.left -= 1
+            return False
+        return True
+
+    def came(self, in_time: bool) -> None:
+        """Note how that went."""
+        self.far = 0 if in_time else min(2 * self.far + 1, FAR_MAX)
+        self.left = self.far
+
+
 class Connection:
     """One server. Made by `open_connection`, which owns the tasks."""
 
@@ -175,6 +211,11 @@ class Connection:
         socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
         self._socket = socket
         self._notified = notified
+        self._head = memoryview(bytearray(fuse_replies.HEADER_LEN))
+        self._body = unset_memory(_BODY_MAX)
+        self._ancillary = _socket.CMSG_SPACE(_CREDENTIALS.size)
+        self._may_stand = socket.fileno() < _SELECT_MAX
+        self._distances: defaultdict[Encode, _Distance] = defaultdict(_Distance)
         self._pending: dict[int, Slot] = {}
         self._next = 2 + 2 * secrets.randbits(60)
         self._queue: deque[bytes] = deque()
@@ -229,12 +270,79 @@ class Connection:
         payload: Buffer | None = None,
         decode: Decode = fuse_replies.nothing,
         undo: Callable[[Any], None] | None = None,
+        is_long: bool = False,
     ) -> Any:
-        """Send a request and return what its reply says."""
+        """Send a request and return what its reply says.
+
+        `is_long`: there is better to do than to stand still for the answer.
+        """
         if self._queue:
             await self.room()
         slot = self.submit(encode, nodeid, cred, *args, payload=payload, decode=decode, undo=undo)
+        if len(self._pending) == 1 and not is_long:
+            self._stand(encode, slot)
         return await slot.wait()
+
+    async def ask_each(
+        self,
+        encode: Encode,
+        nodeid: int,
+        cred: Cred,
+        every: Sequence[tuple[Any, ...]],
+        *,
+        decode: Decode,
+        undo: Callable[[Any], None],
+    ) -> list[Any]:
+        """Send a request with each of the arguments `every`, all at once; they are few.
+
+        Returns what the replies say in the same order, None for those that tell an error.
+        Cancelled, or when the server ends, what they have given is taken back.
+        """
+        slots: list[Slot] = []
+        values: list[Any] = []
+        try:
+            for args in every:
+                await self.room()
+                slots.append(self.submit(encode, nodeid, cred, *args, decode=decode, undo=undo))
+            if len(self._pending) == len(slots):
+                for slot in slots:
+                    if not slot.is_done and not self._stand(encode, slot):
+                        break
+            # The last one first: the others have come then as a rule, and wake nobody.
+            while slots:
+                slot = slots.pop()
+                try:
+                    values.append(await slot.wait())
+                except VfsError:
+                    values.append(None)
+        except BaseException:
+            for slot in slots:
+                slot.abandon()
+            for value in values:
+                if value is not None:
+                    undo(value)
+            raise
+        values.reverse()
+        return values
+
+    def _stand(self, encode: Encode, slot: Slot) -> bool:
+        """Wait for the answer to `slot` if such have come soon; return whether it is there."""
+        distance = self._distances[encode]
+        if not self._may_stand or not distance.is_near():
+            return False
+        in_time = self._comes_soon(slot)
+        distance.came(in_time)
+        return in_time
+
+    def _comes_soon(self, slot: Slot) -> bool:
+        """Wait NEAR at most for the answer to `slot`; return whether it came."""
+        left, end = NEAR, monotonic() + NEAR
+        while left > 0 and select.select((self._socket,), (), (), left)[0]:
+            self._receive_one()
+            if slot.is_done:
+                return True
+            left = end - monotonic()
+        return False
 
     def post(
         self, encode: Encode, nodeid: int, *args: Any, then: Callable[[], None] | None = None
@@ -294,31 +402,36 @@ class Connection:
 
     async def receive(self) -> None:
         """Take in what the server sends until it is gone."""
-        head, body = memoryview(bytearray(fuse_replies.HEADER_LEN)), unset_memory(_BODY_MAX)
-        ancillary = _socket.CMSG_SPACE(_CREDENTIALS.size)
         turn = 0
-        while True:
-            try:
-                n, control, _, _ = self._socket.recvmsg_into((head, body), ancillary)
-            except BlockingIOError:
+        while not self.broken.is_set():
+            if not self._receive_one():
                 await trio.lowlevel.wait_readable(self._socket)
                 turn = 0
                 continue
-            except OSError as exc:
-                self._break(f"receiving failed: {exc.strerror}")
-                return
-            if n == 0:
-                self._break("the server has ended")
-                return
-            if ancillary:
-                self._see_peer(control)
-                ancillary = 0
-            if self._take(head, n, body):
-                body = unset_memory(_BODY_MAX)
             turn += 1
             if turn >= _TURN:
                 await trio.lowlevel.checkpoint()
                 turn = 0
+
+    def _receive_one(self) -> bool:
+        """Take in a message, or the end; return whether there was any."""
+        head, body = self._head, self._body
+        try:
+            n, control, _, _ = self._socket.recvmsg_into((head, body), self._ancillary)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            self._break(f"receiving failed: {exc.strerror}")
+            return True
+        if n == 0:
+            self._break("the server has ended")
+            return True
+        if self._ancillary:
+            self._see_peer(control)
+            self._ancillary = 0
+        if self._take(head, n, body):
+            self._body = unset_memory(_BODY_MAX)
+        return True
 
     def _see_peer(self, control: list[tuple[int, int, bytes]]) -> None:
         for level, kind, octets in control:

@@ -36,6 +36,8 @@ from .nodes import Handle, Node
 
 _XATTR_MAX: Final = 65536
 """Longest value or list of extended attributes, as Linux has it, octets."""
+_SHORT_READ: Final = 16384
+"""A read up to here has nothing read ahead behind it, octets."""
 _KEEP_SIZE: Final = 1
 _PUNCH_HOLE: Final = 2
 _OFF_MAX: Final = 2**63 - 1
@@ -109,7 +111,11 @@ class FileOperations(NameOperations):
         """Read in pieces of `size`. Errors: EMSGSIZE when an answer came in pieces."""
         if resid <= size:
             args = (handle.fh, offset, resid, handle.flags)
-            piece: Buffer = await self.ask(fuse_requests.read, node, cred, *args, decode=data)
+            # The host reads ahead: the next request is there before this one's answer.
+            is_long = resid > _SHORT_READ
+            piece: Buffer = await self.ask(
+                *(fuse_requests.read, node, cred, *args), decode=data, is_long=is_long
+            )
             if len(piece) > resid:
                 raise VfsError(EIO, "the FUSE server told more than was asked for")
             return piece

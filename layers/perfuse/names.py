@@ -36,6 +36,8 @@ from .nodes import Handle, Node
 _DIRENT_HEAD: Final = 24
 _READDIR_MIN: Final = 4096
 """What Linux asks for at least; a server may rely on it."""
+_LOOKUPS_MAX: Final = 16
+"""How many entries of a listing are looked up at once. A program may start a thread for each."""
 _MISSING: Final = Newinfo(Cookie(0), 0)
 _DOTS: Final = (b".", b"..")
 
@@ -227,6 +229,8 @@ class NameOperations(Asking):
     ) -> tuple[Sequence[Dirent], bool]:
         """See FileServer. That it was all is known when READDIR brings nothing.
 
+        With READDIR_PLUS, where the server does not have it, the entries are looked up.
+
         A server may keep a list for each open, whose places mean nothing in another one's: who
         goes on is given the handle that has told his place.
         """
@@ -235,7 +239,8 @@ class NameOperations(Asking):
         handle = next((handle for handle in every if offset and handle.told == offset), None)
         if handle is None:
             handle = await self.handle_for(node, FREAD, cred)
-        plus = bool(flags & READDIR_PLUS) and self.session.readdirplus
+        wants_nodes = bool(flags & READDIR_PLUS)
+        plus = wants_nodes and self.session.readdirplus
         size = min(max(resid, _READDIR_MIN), READDIR_MAX)
         with handle:
             found: list[FuseDirent] = await self.ask(
@@ -247,7 +252,45 @@ class NameOperations(Asking):
         entries = self._entries(node, found, resid)
         if entries:
             handle.told = entries[-1].offset
+        if wants_nodes and not plus:
+            entries = await self._looked_up(node, entries, cred)
         return entries, not found
+
+    async def _looked_up(self, parent: Node, entries: list[Dirent], cred: Cred) -> list[Dirent]:
+        """Return the entries with their nodes; without one if it cannot be told.
+
+        Those of a batch are under way together. Cancelled, all nodes are given back.
+        """
+        full: list[Dirent] = []
+        try:
+            for start in range(0, len(entries), _LOOKUPS_MAX):
+                batch = entries[start : start + _LOOKUPS_MAX]
+                told: list[Entry | None] = await self.connection.ask_each(
+                    *(fuse_requests.lookup, parent.nodeid, cred),
+                    [(item.name,) for item in batch if item.name not in _DOTS],
+                    decode=fuse_replies.entry,
+                    undo=self._undo_entry,
+                )
+                rest = iter(told)
+                for item in batch:
+                    entry = None if item.name in _DOTS else next(rest)
+                    full.append(self._with_node(parent, item, entry))
+        except BaseException:
+            for item in full:
+                known = item.newinfo and self.nodes.known(item.newinfo.cookie)
+                if known:
+                    self.nodes.reclaim(known, 1)
+            raise
+        return full
+
+    def _with_node(self, parent: Node, item: Dirent, entry: Entry | None) -> Dirent:
+        if entry is None or not entry.nodeid:
+            return item
+        try:
+            info = self.nodes.learn(parent, entry)[1]
+        except VfsError:
+            return item  # nonsense about one node; it has a name all the same
+        return item._replace(vtype=info.vtype, newinfo=info)
 
     def _undo_dirents(self, found: Sequence[FuseDirent]) -> None:
         for item in found:
@@ -262,12 +305,7 @@ class NameOperations(Asking):
             if resid < 0 and entries:
                 self._undo_dirents(found[index:])
                 break
-            vtype, info = item.vtype, None
-            if item.entry is not None and item.entry.nodeid and item.name not in _DOTS:
-                try:
-                    info = self.nodes.learn(parent, item.entry)[1]
-                    vtype = info.vtype
-                except VfsError:
-                    pass  # nonsense about one node; it has a name all the same
-            entries.append(Dirent(item.fileid, vtype, item.name, item.offset, info))
+            bare = Dirent(item.fileid, item.vtype, item.name, item.offset)
+            is_dot = item.name in _DOTS
+            entries.append(bare if is_dot else self._with_node(parent, bare, item.entry))
         return entries

@@ -1,0 +1,135 @@
+"""How many turns a request takes: answers that are there, and entries looked up together."""
+
+from __future__ import annotations
+
+import struct
+from errno import ENOENT
+from itertools import count
+
+import trio
+import trio.testing
+
+from syspuffs.layers.perfuse import Perfuse
+from syspuffs.native.constants import FREAD, READDIR_PLUS
+from syspuffs.native.fuse_protocol import Opcode
+from syspuffs.native.records import Dirent
+
+from .harness import CRED, FILE, ROOT, both, entry
+
+DIRECTORY = FILE[:60] + struct.pack("=I", 0o40755) + FILE[64:]
+ATTR = struct.pack("=Q8x", 1) + DIRECTORY
+NAMES = [b".", b"..", *(b"name%02d" % number for number in range(40))]
+
+
+def listing(nodeid: int, body: bytes) -> bytes:
+    """Answer READDIR with the rest of NAMES."""
+    start = struct.unpack_from("=Q", body, 8)[0]
+    out = b""
+    for place, name in enumerate(NAMES[start:], start + 1):
+        out += struct.pack("=QQII", 7, place, len(name), 8) + name.ljust(
+            -len(name) // 8 * -8, b"\0"
+        )
+    return out
+
+
+async def test_an_answer_that_comes_at_once_costs_no_turn() -> None:
+    """But for kinds of requests whose answers came late: the next one is not waited for."""
+    async with both() as (perfuse, server):
+        server.answers[Opcode.GETATTR] = lambda *_: ATTR
+        await perfuse.getattr(ROOT, CRED)  # late: the server has no turn while we stand still
+        server.answers[Opcode.GETATTR] = lambda *_: None
+        server.reply_ahead(Opcode.GETATTR, ATTR)
+        with trio.fail_after(5), trio.testing.assert_checkpoints():
+            await perfuse.getattr(ROOT, CRED)
+        await trio.testing.wait_all_tasks_blocked()
+        server.reply_ahead(Opcode.GETATTR, ATTR)
+        with trio.fail_after(5), trio.testing.assert_no_checkpoints():
+            va, _ = await perfuse.getattr(ROOT, CRED)
+        assert va.mode == 0o755
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(server.bodies(Opcode.GETATTR)) == 3
+
+
+async def test_who_waits_already_is_not_kept_from_his_answer() -> None:
+    """We stand still for what is alone in flight only."""
+    async with both() as (perfuse, server):
+        server.answers[Opcode.STATFS] = server.answers[Opcode.GETATTR] = lambda *_: None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(perfuse.statvfs)
+            await server.seen(Opcode.STATFS)
+            server.reply_ahead(Opcode.STATFS, ATTR)
+            with trio.fail_after(5), trio.testing.assert_checkpoints():
+                await perfuse.getattr(ROOT, CRED)
+            nursery.cancel_scope.cancel()
+
+
+async def listed(perfuse: Perfuse) -> list[Dirent]:
+    entries, _ = await perfuse.readdir(ROOT, 0, 32768, READDIR_PLUS, CRED)
+    return list(entries)
+
+
+async def test_entries_are_looked_up_together_where_readdirplus_is_not() -> None:
+    async with both() as (perfuse, server):
+        server.answers[Opcode.OPENDIR] = lambda *_: struct.pack("=QII", 1, 0, 0)
+        server.answers[Opcode.READDIR] = listing
+        held: list[tuple[int, bytes]] = []
+        batches: list[int] = []
+        nodes = count(100)
+
+        async def answer() -> None:
+            """Answer a batch when all of it has come, the last one first."""
+            for size in (14, 16, 10):
+                while len(held) < size:
+                    await trio.lowlevel.checkpoint()
+                batches.append(len(held))
+                while held:
+                    unique, name = held.pop()
+                    await server.reply(unique, -ENOENT if b"13" in name else entry(next(nodes)))
+
+        server.answers[Opcode.LOOKUP] = lambda _, body: held.append(
+            (server.uniques[Opcode.LOOKUP], body)
+        )
+        await perfuse.open(ROOT, FREAD, CRED)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer)
+            with trio.fail_after(5):
+                entries = await listed(perfuse)
+        assert [item.name for item in entries] == NAMES
+        assert batches == [14, 16, 10]
+        bare = [item.name for item in entries if item.newinfo is None]
+        assert bare == [b".", b"..", b"name13"]
+        asked = [body.rstrip(b"\0") for _, body in server.bodies(Opcode.LOOKUP)]
+        assert asked == NAMES[2:]
+
+
+async def test_a_listing_that_is_cancelled_gives_its_nodes_back() -> None:
+    """Those of batches before, those of the batch, and those that are answered later."""
+    async with both() as (perfuse, server):
+        server.answers[Opcode.OPENDIR] = lambda *_: struct.pack("=QII", 1, 0, 0)
+        server.answers[Opcode.READDIR] = listing
+        nodes = count(100)
+        late: list[int] = []
+
+        def look(_: int, body: bytes) -> bytes | None:
+            if body.startswith(b"name20"):
+                late.append(server.uniques[Opcode.LOOKUP])
+                return None
+            return entry(next(nodes))
+
+        server.answers[Opcode.LOOKUP] = look
+        await perfuse.open(ROOT, FREAD, CRED)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listed, perfuse)
+            with trio.fail_after(5):
+                while not late:
+                    await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        await server.reply(late[0], entry(next(nodes)))
+        await trio.testing.wait_all_tasks_blocked()
+        forgotten = []
+        for nodeid, body in server.bodies(Opcode.FORGET):
+            forgotten += [(nodeid, *struct.unpack("=Q", body))]
+        for _, body in server.bodies(Opcode.BATCH_FORGET):
+            forgotten += struct.iter_unpack("=QQ", body[8:])
+        assert sorted(forgotten) == [(nodeid, 1) for nodeid in range(100, next(nodes))]
