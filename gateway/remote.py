@@ -96,6 +96,9 @@ async def remote_tree(
 
     @asynccontextmanager
     async def again() -> AsyncIterator[socket.socket]:
+        # What was lost must not do anything behind what is asked from now on.
+        for lost in streams:
+            await lost.abandon()
         async with (
             open_stream(target, remote.ssh.without_questions()) as stream,
             _wire(stream.socket, rules) as wire,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from .failure import DEAD_AFTER, Cause, ConnectError
+from .unsent import discard_unsent
 
 _SOCKET_BUFFER = 1 << 20
 LEAVE_TIME = 1.0
@@ -129,6 +130,20 @@ class Stream:
         if self.failure is None:
             self.failure = failure
         self._dead.set()
+
+    def discard(self) -> None:
+        """Let nothing arrive at the server any more that the program still holds for it.
+
+        Without a program there is nobody who could: TCP goes on as it likes.
+        """
+        if self._process is not None and self._process.returncode is None:
+            discard_unsent(self._process.pid)
+
+    async def abandon(self) -> None:
+        """End the program for sure, and with it what it still holds for the server."""
+        self.discard()
+        if self._process is not None:
+            await self.terminate()
 
     async def terminate(self) -> None:
         """End the program for sure, within `_TERM_TIME` and a moment."""

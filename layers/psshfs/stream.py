@@ -39,7 +39,8 @@ async def open_stream(target: Target, options: SshOptions) -> AsyncIterator[Stre
     for passwords and the like on the terminal meanwhile, without a time limit of ours.
 
     Leaving the block closes the socket, gives the program a second to end, then terminates
-    it and kills it two seconds later. That is not cut short by cancellation.
+    it and kills it two seconds later. That is not cut short by cancellation. If it is left by
+    an exception, nothing that the program still holds for the server arrives there later.
 
     Errors: `ConnectError`, see `Cause`.
     """
@@ -80,6 +81,8 @@ async def open_stream(target: Target, options: SshOptions) -> AsyncIterator[Stre
 
 async def _end(stream: Stream, *, gently: bool) -> None:
     """Close the socket and wait for the program's end, which comes for sure."""
+    if not gently:
+        stream.discard()
     with suppress(OSError):
         # Closing alone is not enough: the watcher may hold another descriptor of it.
         stream.socket.shutdown(_socket.SHUT_RDWR)

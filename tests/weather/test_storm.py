@@ -17,6 +17,7 @@ import pytest
 from syspuffs.gateway.status import Status
 
 from ..support.mounts import mounted_type, run, wait_until
+from ..support.sshd import list_descendants
 from .storm import COMMANDS, DEAD_AFTER, LineSky, behind, outside, storm
 
 pytestmark = [pytest.mark.fuse, pytest.mark.sshd, pytest.mark.slow]
@@ -44,16 +45,21 @@ def test_an_open_file_outlives_the_server(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["asyncssh", "ssh"])
 def test_a_black_hole_is_noticed(tmp_path: Path, way: str) -> None:
-    """Nothing ends the connection but that nothing comes; who waits is answered afterwards."""
+    """Nothing ends the connection but that nothing comes; who waits is answered afterwards.
+
+    By then nothing is left of the connection that might still bring the server what was lost.
+    """
     with outside(tmp_path, COMMANDS[way], 0.0) as (line, _, made):
         (made.origin / "f").write_text("contents")
-        line.swallow()
+        lost = {pid for one in made.pids for pid in list_descendants(one)}
+        assert lost
+        line.hold()
         start = time.monotonic()
         assert wait_until(lambda: "connection lost" in made.ground.log.read_text(), 30.0)
         assert time.monotonic() - start < 3 * DEAD_AFTER
-        line.swallow(on=False)
-        line.cut()
+        line.hold(on=False)
         assert (made.point / "f").read_text() == "contents"
+        assert not lost & {pid for one in made.pids for pid in list_descendants(one)}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")

@@ -7,16 +7,17 @@ import select
 import signal
 import subprocess
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 import trio
 
-from syspuffs.layers.psshfs.stream import Cause, SshOptions, open_stream
+from syspuffs.layers.psshfs.stream import Cause, ConnectError, SshOptions, open_stream
 from syspuffs.layers.psshfs.target import parse_target
 
 from ...support.leaks import command_line
+from ...support.line import Line
 from ...support.mounts import wait_until
 from ...support.sshd import Sshd, find_sftp_server, list_descendants
 from .harness import INIT, LIMIT, fail_stream, talk, try_stream
@@ -64,6 +65,35 @@ async def test_killed_program_is_seen_at_once(kind: str, sshd: Sshd) -> None:
             assert "signal 9" in failure.message
             assert stream.failure is failure
             assert await stream.wait_death() is failure
+
+
+def unsent(port: int) -> int:
+    """Return how many octets this machine still holds for a port of the loopback."""
+    total = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[2] == f"0100007F:{port:04X}":
+            total += int(fields[4].partition(":")[0], 16)
+    return total
+
+
+@pytest.mark.parametrize("kind", ["asyncssh", "ssh"])
+async def test_nothing_is_sent_after_a_loss(kind: str, sshd: Sshd) -> None:
+    """Writes of a connection that was given up must not come behind those of the next one."""
+    command = "ssh" if kind == "ssh" else None
+    with Line(sshd.port) as line, trio.fail_after(LIMIT):
+        options = sshd.options_by(line.port)
+        ssh = SshOptions(config_file="none", options=options, ssh_command=command)
+        with suppress(ConnectError):
+            async with open_stream(parse_target(f"{sshd.host}:"), ssh) as stream:
+                await talk(stream)
+                line.hold()
+                while not unsent(line.port):
+                    with suppress(BlockingIOError):
+                        stream.socket.send(bytes(1 << 18))
+                    await trio.lowlevel.checkpoint()
+                raise ConnectError(Cause.DIED, "given up")
+        assert wait_until(lambda: not unsent(line.port))
 
 
 async def test_further_channels_of_one_login(tmp_path: Path) -> None:
