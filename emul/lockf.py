@@ -1,4 +1,4 @@
-"""Byte-range advisory locks (fcntl's), for file systems that keep them themselves.
+"""Byte-range advisory locks (fcntl's, and flock's), for file systems that keep them themselves.
 
 A file system's `advlock` is a call of `lf_advlock`. The locks of a file are kept beside its
 vnode while there are any: who has locks has the file open, so that the vnode cannot go away
@@ -6,7 +6,8 @@ but by force.
 
 Rules of POSIX: a lock belongs to an owner, who never conflicts with himself. What he locks
 anew takes the place of what he had there, pieces of the same kind that touch become one, and
-an unlock may cut one in two. Many may read-lock a range, or one write-lock it.
+an unlock may cut one in two. Many may read-lock a range, or one write-lock it. The locks of
+flock(2) are the same with owners of their own, and have nothing to do with the others.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, reschedule, wait_task_rescheduled
 
+from ..native.constants import F_FLOCK
 from ..native.errors import VfsError
 from ..native.records import Flock
 
@@ -36,11 +38,13 @@ class _Lock(NamedTuple):
     start: int
     end: int
     pid: int
+    is_flock: bool
 
     def conflicts(self, other: _Lock) -> bool:
         """Whether both cannot be at the same time."""
         return (
             self.owner != other.owner
+            and self.is_flock == other.is_flock
             and self.start < other.end
             and other.start < self.end
             and F_WRLCK in (self.type, other.type)
@@ -141,7 +145,7 @@ class Lockf:
         Cancelled, the owner has what he had before. Errors: EDEADLK; ENXIO, the vnode has died.
         """
         file = self._files[vp]
-        if self._would_deadlock(file, wish):
+        if not wish.is_flock and self._would_deadlock(file, wish):
             raise VfsError(EDEADLK)
         wait = _Wait(wish, current_task())
         entry = (file, wait)
@@ -170,10 +174,12 @@ class Lockf:
 
     def _change(self, file: _File, wish: _Lock) -> None:
         """Put `wish` in the place of what its owner has in the range."""
-        owner, kind, start, end, pid = wish
+        owner, kind, start, end, pid, is_flock = wish
         kept: list[_Lock] = []
         for lock in file.locks:
-            if lock.owner != owner or lock.end < start or end < lock.start:
+            if lock.owner != owner or lock.is_flock != is_flock:
+                kept.append(lock)
+            elif lock.end < start or end < lock.start:
                 kept.append(lock)
             elif lock.type == kind:  # they touch at least: one lock of both
                 start, end = min(start, lock.start), max(end, lock.end)
@@ -183,7 +189,7 @@ class Lockf:
                 if lock.end > end:
                     kept.append(lock._replace(start=max(end, lock.start)))
         if kind != F_UNLCK:
-            kept.append(_Lock(owner, kind, start, end, pid))
+            kept.append(_Lock(owner, kind, start, end, pid, is_flock))
         kept.sort(key=_start_of)
         self._count += len(kept) - len(file.locks)
         file.locks = kept
@@ -248,6 +254,7 @@ def _range(flock: Flock) -> tuple[int, int]:
 async def lf_advlock(vp: Vnode, owner: int, op: int, flock: Flock, flags: int = 0) -> Flock:
     """Lock, unlock or test a range of `vp` for `owner`, as `FileSystem.advlock` says.
 
+    With F_FLOCK in `flags` it is one of flock(2), in which nobody looks for a deadlock.
     Does not yield unless F_SETLKW has to wait. Errors, first match wins:
         EINVAL     `op` or the type is none; the range begins before 0
         EOVERFLOW  the range ends behind the largest offset
@@ -262,7 +269,7 @@ async def lf_advlock(vp: Vnode, owner: int, op: int, flock: Flock, flags: int = 
     if op == F_GETLK and kind == F_UNLCK:
         raise VfsError(EINVAL)
     start, end = _range(flock)
-    wish = _Lock(owner, kind, start, end, flock.pid)
+    wish = _Lock(owner, kind, start, end, flock.pid, bool(flags & F_FLOCK))
     lockf = vp.mount.kernel.lockf
     if op == F_GETLK:
         return lockf.getlk(vp, wish)

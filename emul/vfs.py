@@ -449,7 +449,8 @@ class FileSystem(ABC):
         """Lock (F_SETLK, F_SETLKW), unlock (F_UNLCK) or test (F_GETLK) a range for `owner`.
 
         `op` and the type are fcntl's on this machine. Returns `flock`; for F_GETLK the lock that is
-        in the way, or an F_UNLCK of the range. `lockf.lf_advlock` does all that.
+        in the way, or an F_UNLCK of the range. With F_FLOCK in `flags` it is one of flock(2).
+        `lockf.lf_advlock` does all that.
 
         Entry: unlocked. Errors: EINVAL; EOVERFLOW; EAGAIN F_SETLK would have to wait; EDEADLK
         F_SETLKW would wait for ever; ENOLCK.

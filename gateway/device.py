@@ -37,9 +37,9 @@ _FLAGS: Final = (
     | InitFlag.HANDLE_KILLPRIV
     | InitFlag.MAX_PAGES
 )
-"""What we want of what the host offers. Locks, access control lists and write-back stay its own
-business or are left out; READDIRPLUS is asked for always, for names without attributes would cost
-a LOOKUP each."""
+"""What we want of what the host offers. Access control lists and write-back stay its own business
+or are left out; locks are asked for where a file server has them (locking.py). READDIRPLUS is
+asked for always, for names without attributes would cost a LOOKUP each."""
 
 _GONE: Final = (errno.ENODEV, errno.ENOTCONN, errno.EBADF, errno.EPIPE)
 
@@ -131,13 +131,16 @@ class Device:
         return stands
 
 
-def negotiate(request: Request) -> bytes:
-    """Return the reply to INIT. Errors: EPROTO, logged, for a host that is too old."""
+def negotiate(request: Request, locks: InitFlag) -> bytes:
+    """Return the reply to INIT, with `locks` beside what we want always.
+
+    Errors: EPROTO, logged, for a host that is too old.
+    """
     major, minor, max_readahead, flags = request.args
     if major != MAJOR or minor < _MINOR_MIN or not flags & InitFlag.DO_READDIRPLUS:
         _log.critical("the host speaks FUSE %d.%d; it takes 7.%d", major, minor, _MINOR_MIN)
         raise VfsError(errno.EPROTO)
-    wanted = int(flags & _FLAGS)
+    wanted = int(flags & (_FLAGS | locks))
     # Without MAX_PAGES (before Linux 4.20) a request has 32 pages.
     pages = _MAX_WRITE // _PAGE if wanted & InitFlag.MAX_PAGES else 32
     return device_replies.init(

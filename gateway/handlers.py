@@ -57,6 +57,7 @@ from .attributes import Attributes, Creds, changes
 from .device import Device, negotiate
 from .directories import OpenDirectory
 from .extents import Extents
+from .locking import Locking, lock_flags
 from .nodes import Node, NodeTable
 from .options import HostOptions
 from .service import SILENT, Answer, Service
@@ -95,6 +96,9 @@ _OF_OPEN_FILES: Final = frozenset(
         Opcode.RELEASE,
         Opcode.FSYNCDIR,
         Opcode.RELEASEDIR,
+        Opcode.GETLK,
+        Opcode.SETLK,
+        Opcode.SETLKW,
         Opcode.FALLOCATE,
         Opcode.READDIRPLUS,
         Opcode.INIT,
@@ -159,6 +163,8 @@ class FuseEnd:
         self._host_checks = options.default_permissions
         self.upcalls: Upcalls | None = None
         self._extents = Extents(self)
+        self._locks = lock_flags(kargs)
+        self._locking = Locking(self)
         handlers: dict[int, Callable[..., Any]] = {
             Opcode.LOOKUP: self.lookup,
             Opcode.FORGET: self.forget,
@@ -187,6 +193,9 @@ class FuseEnd:
             Opcode.OPENDIR: self.opendir,
             Opcode.RELEASEDIR: self.releasedir,
             Opcode.FSYNCDIR: self.fsyncdir,
+            Opcode.GETLK: self._locking.getlk,
+            Opcode.SETLK: self._locking.setlk,
+            Opcode.SETLKW: self._locking.setlkw,
             Opcode.ACCESS: self.access,
             Opcode.CREATE: self.create,
             Opcode.DESTROY: self.destroy,
@@ -198,7 +207,14 @@ class FuseEnd:
         if options.allow_root:
             for opcode in handlers.keys() - _OF_OPEN_FILES - SILENT:
                 handlers[opcode] = self._only_root_and_owner(handlers[opcode])
-        self.service = Service(device, handlers, undo=self.undo, lost=self.lost, dump=options.debug)
+        self.service = Service(
+            device,
+            handlers,
+            undo=self.undo,
+            lost=self.lost,
+            ends_wait=self._locking.interrupt,
+            dump=options.debug,
+        )
 
     # From the host's numbers to nodes and back.
 
@@ -277,7 +293,7 @@ class FuseEnd:
 
     async def init(self, request: Request, *_args: int) -> bytes:
         """Agree with the host on a version, sizes and what each can do."""
-        return negotiate(request)
+        return negotiate(request, self._locks)
 
     async def destroy(self, request: Request) -> bytes:
         """Hear of the end; the device says so as well."""
@@ -546,7 +562,7 @@ class FuseEnd:
             told |= _DIRECT_IO
         if oflags & _IO_KEEP:
             told |= _KEEP_CACHE
-        if mode == FREAD and not flags & os.O_TRUNC:
+        if mode == FREAD and not flags & os.O_TRUNC and not self._locks:
             told |= _NOFLUSH  # nothing can be written through it, so its close asks nobody
         return fh, told
 
@@ -616,13 +632,16 @@ class FuseEnd:
         await self.server.write(opened.node.cookie, offset, data, opened.ioflag, opened.cred)
         return replies.count(request.unique, len(data))
 
-    async def flush(self, request: Request, fh: int, _owner: int) -> bytes:
+    async def flush(self, request: Request, fh: int, owner: int) -> bytes:
         """Answer one close(2): what was written is where close promises it, or it fails."""
         opened = self._files[fh]
-        if opened.dirty:
-            opened.dirty = False
-            await self.server.fsync(opened.node.cookie, FSYNC_CLOSE, 0, 0, opened.cred)
-        opened.settle()
+        try:
+            if opened.dirty:
+                opened.dirty = False
+                await self.server.fsync(opened.node.cookie, FSYNC_CLOSE, 0, 0, opened.cred)
+            opened.settle()
+        finally:
+            await self._locking.closed(opened.node, owner)
         return replies.error(request.unique, 0)
 
     async def fsync(self, request: Request, fh: int, flags: int) -> bytes:
@@ -640,7 +659,10 @@ class FuseEnd:
 
     async def _release(self, fh: int) -> None:
         opened = self._files.pop(fh)
-        await self._ended(opened.node, opened.mode, opened.cred)
+        try:
+            await self._locking.released(opened.node, fh)
+        finally:
+            await self._ended(opened.node, opened.mode, opened.cred)
 
     async def _ended(self, node: Node, mode: int, cred: Cred) -> None:
         self.server.close(node.cookie, mode, cred)

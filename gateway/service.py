@@ -16,6 +16,7 @@ if the caller is being killed, so the answer decides when ^C and timeout(1) take
   tell halfway. What its answer would have told the host is taken back (a lookup, an open file), an
   error of a write or of a flush is told to the next that asks for durability through that file.
   At most _ORPHANS_MAX go on like this; further ones are cancelled, and may have happened.
+* Who waits for a lock may wait for ever, and any signal ends that, at once (locking.py).
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ _log = logging.getLogger(__name__)
 
 WAITING_MAX: Final = 256
 """Requests that may wait at a time; while there are as many, none is read. The host sends at most
-12 of its own accord, and one for each thread that waits."""
+12 of its own accord, and one for each thread that waits. Those for a lock do not count: what they
+wait for may be the next request."""
 _IDLE_MAX: Final = 8
 """Workers that are kept for the next time."""
 _LENT_MAX: Final = 64
@@ -122,7 +124,8 @@ class Service:
     `handlers` are called by opcode; one of an opcode in `SILENT` is a plain function. What ends in
     VfsError is answered with its number, what nobody foresaw is logged and answered with EIO.
     `undo` takes back what an answer told that reached nobody, `lost` hears of the error of a
-    request whose caller has gone. With `dump` each request is printed.
+    request whose caller has gone. `ends_wait` is asked first when a caller got a signal, with the
+    number of the request; True: there is nothing else to do. With `dump` each request is printed.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class Service:
         *,
         undo: Callable[[Request, Answer], Awaitable[None]],
         lost: Callable[[Request, int], None],
+        ends_wait: Callable[[int], bool],
         dump: bool = False,
     ) -> None:
         self._device = device
@@ -141,6 +145,7 @@ class Service:
         }
         self._undo = undo
         self._lost = lost
+        self._ends_wait = ends_wait
         self._dump = dump
         self._nursery: trio.Nursery
         self._scope = trio.CancelScope()
@@ -150,6 +155,7 @@ class Service:
         self._buffer = RequestBuffer(BUFFER_LEN)
         self._spare: list[RequestBuffer] = []
         self._lent = 0
+        self._for_locks = 0
         self._unyielded = 0
         self._interrupted: set[Worker] = set()
         self._orphans = 0
@@ -270,7 +276,9 @@ class Service:
             worker.buffer = self._buffer
             self._lent += 1
             self._buffer = self._spare.pop() if self._spare else RequestBuffer(BUFFER_LEN)
-        if self._lent >= _LENT_MAX or len(self.waiting) >= WAITING_MAX:
+        elif request.opcode == Opcode.SETLKW:
+            self._for_locks += 1
+        if self._lent >= _LENT_MAX or len(self.waiting) - self._for_locks >= WAITING_MAX:
             self._nobody_leads = True
         elif self._idle:
             trio.lowlevel.reschedule(self._idle.pop())
@@ -280,6 +288,8 @@ class Service:
     def _ended(self, worker: Worker) -> None:
         del self.waiting[worker.request.unique]
         self._interrupted.discard(worker)
+        if worker.request.opcode == Opcode.SETLKW:
+            self._for_locks -= 1
         if worker.is_answered:
             worker.is_answered = False
             self._orphans -= 1
@@ -311,7 +321,7 @@ class Service:
         """Note that the host has unmounted: no caller is left, and who only asks need not go on."""
         self.stop()
         for worker in self.waiting.values():
-            if worker.request.opcode in _ASKING:
+            if worker.request.opcode in _ASKING or worker.request.opcode == Opcode.SETLKW:
                 worker.scope.cancel()
 
     # Answering.
@@ -364,7 +374,7 @@ class Service:
 
     def _interrupt(self, _request: Request, unique: int) -> None:
         worker = self.waiting.get(unique)
-        if worker is None:
+        if worker is None or self._ends_wait(unique):
             return  # answered meanwhile: the host sends this behind the request, never before it
         if not self._interrupted:
             self._nursery.start_soon(self._watch_interrupted)

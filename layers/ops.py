@@ -263,7 +263,13 @@ class FileServer(ABC):
         raise VfsError(EOPNOTSUPP)
 
     async def advlock(self, opc: Cookie, owner: int, op: int, flock: Flock, flags: int) -> Flock:
-        """Lock, unlock or test a range for `owner`."""
+        """Lock (F_SETLK, F_SETLKW), unlock (F_UNLCK) or test (F_GETLK) a range for `owner`.
+
+        `op` and the type are fcntl's. Returns `flock`, for F_GETLK the lock in the way or an
+        F_UNLCK. F_FLOCK in `flags`: one of flock(2), which fcntl's do not see (without, where
+        kflags have LOCAL_FLOCK, EOPNOTSUPP). Nothing is unlocked by a close: callers do that.
+        Errors: EINVAL; EAGAIN F_SETLK would have to wait; EDEADLK; ENOLCK.
+        """
         raise VfsError(EOPNOTSUPP)
 
     async def getextattr(self, opc: Cookie, namespace: int, name: bytes, cred: Cred) -> bytes:

@@ -203,9 +203,15 @@ class KFlag(IntFlag):
     NOCACHE_ATTR = 0x40
     CACHE_FS_TTL = 0x80
     """The server gives time-outs for names and attributes."""
+    LOCAL_FLOCK = 0x100
+    """Ours: the server has fcntl's locks, but none of flock(2)."""
 
 
 NOCACHE: Final = KFlag.NOCACHE_NAME | KFlag.NOCACHE_PAGE | KFlag.NOCACHE_ATTR
+
+
+F_FLOCK: Final = 0x020
+"""Flag of ADVLOCK: a lock of flock(2), which has nothing to do with those of fcntl(2)."""
 
 
 class OpenFlag(IntFlag):

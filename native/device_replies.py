@@ -34,6 +34,7 @@ _encode_dirents = lib.fuse_encode_dirents
 _head: Final = Struct("=IiQ").pack
 _open: Final = Struct("=IiQQI4x").pack
 _count: Final = Struct("=IiQI4x").pack
+_lock: Final = Struct("=IiQQQII").pack
 _statfs: Final = Struct("=IiQ5Q3I28x").pack
 _init: Final = Struct("=IiQ4IHHIIH34x").pack
 _inval_inode: Final = Struct("=IiQQqq").pack
@@ -104,6 +105,14 @@ def opened(unique: int, fh: int, flags: int) -> bytes:
 def count(unique: int, number: int) -> bytes:
     """Return the reply with the octets written, or the length of extended attributes."""
     return _count(24, 0, unique & _U64, number)
+
+
+def lock(unique: int, start: int, end: int, kind: int, pid: int) -> bytes:
+    """Return the reply with a lock (F_UNLCK: none is in the way); `end` is its last octet."""
+    try:
+        return _lock(40, 0, unique & _U64, start, end, kind, pid)
+    except _BAD_VALUE as exc:
+        raise _wrong(exc) from exc
 
 
 def dirents(unique: int, rows: Sequence[DirentRow], names: bytes) -> bytes:

@@ -89,6 +89,7 @@ class InitFlag(IntFlag):
     ATOMIC_O_TRUNC = 1 << 3
     BIG_WRITES = 1 << 5
     DONT_MASK = 1 << 6
+    FLOCK_LOCKS = 1 << 10
     AUTO_INVAL_DATA = 1 << 12
     DO_READDIRPLUS = 1 << 13
     ASYNC_DIO = 1 << 15
@@ -122,6 +123,7 @@ class FopenFlag(IntFlag):
 
 
 GETATTR_FH: Final = 1
+LK_FLOCK: Final = 1
 FSYNC_FDATASYNC: Final = 1
 
 

@@ -303,25 +303,31 @@ def access(unique: int, nodeid: int, cred: Cred, mask: int) -> bytes:
 
 
 def _lock(
-    opcode: int, unique: int, nodeid: int, cred: Cred, fh: int, owner: int, lock: Lock
+    opcode: int, unique: int, nodeid: int, cred: Cred, fh: int, owner: int, lock: Lock, flags: int
 ) -> bytes:
-    slots = (_bits(fh), _bits(owner), lock.start, lock.end, lock.type, lock.pid, 0)
+    slots = (_bits(fh), _bits(owner), lock.start, lock.end, lock.type, lock.pid, flags)
     return _message(opcode, unique, nodeid, cred, b"qqqquuu0", slots)
 
 
-def getlk(unique: int, nodeid: int, cred: Cred, fh: int, owner: int, lock: Lock) -> bytes:
-    """Ask for a lock that is in the way of `lock`."""
-    return _lock(Opcode.GETLK, unique, nodeid, cred, fh, owner, lock)
+def getlk(
+    unique: int, nodeid: int, cred: Cred, fh: int, owner: int, lock: Lock, flags: int = 0
+) -> bytes:
+    """Ask for a lock that is in the way of `lock`; `flags` may be LK_FLOCK, here and below."""
+    return _lock(Opcode.GETLK, unique, nodeid, cred, fh, owner, lock, flags)
 
 
-def setlk(unique: int, nodeid: int, cred: Cred, fh: int, owner: int, lock: Lock) -> bytes:
+def setlk(
+    unique: int, nodeid: int, cred: Cred, fh: int, owner: int, lock: Lock, flags: int = 0
+) -> bytes:
     """Lock or unlock, or fail at once."""
-    return _lock(Opcode.SETLK, unique, nodeid, cred, fh, owner, lock)
+    return _lock(Opcode.SETLK, unique, nodeid, cred, fh, owner, lock, flags)
 
 
-def setlkw(unique: int, nodeid: int, cred: Cred, fh: int, owner: int, lock: Lock) -> bytes:
+def setlkw(
+    unique: int, nodeid: int, cred: Cred, fh: int, owner: int, lock: Lock, flags: int = 0
+) -> bytes:
     """Lock, as soon as that can be."""
-    return _lock(Opcode.SETLKW, unique, nodeid, cred, fh, owner, lock)
+    return _lock(Opcode.SETLKW, unique, nodeid, cred, fh, owner, lock, flags)
 
 
 def interrupt(unique: int, nodeid: int, cred: Cred, request: int) -> bytes:

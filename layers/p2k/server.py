@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from errno import EBUSY, EISDIR, ENOTDIR, ENOTEMPTY, EROFS, ESTALE, EXDEV
+from errno import EBUSY, EISDIR, ENOTDIR, ENOTEMPTY, EOPNOTSUPP, EROFS, ESTALE, EXDEV
 from typing import Final
 
 from ...emul.kernel import Kernel
 from ...emul.lock import lock_all, unlock_all
+from ...emul.lockf import lf_advlock
 from ...emul.mount import Mount
 from ...emul.syncer import vfs_sync
 from ...emul.vfs import FileSystem, Lookup
@@ -484,9 +485,14 @@ class P2k(FileServer):
         return await vp.fs.pathconf(vp, name)
 
     async def advlock(self, opc: Cookie, owner: int, op: int, flock: Flock, flags: int) -> Flock:
-        """See FileServer."""
+        """See FileServer. What a file system has no locks for, the kernel keeps."""
         vp = self._vp(opc)
-        return await vp.fs.advlock(vp, owner, op, flock, flags)
+        try:
+            return await vp.fs.advlock(vp, owner, op, flock, flags)
+        except VfsError as exc:
+            if exc.errno != EOPNOTSUPP:
+                raise
+        return await lf_advlock(vp, owner, op, flock, flags)
 
     async def getextattr(self, opc: Cookie, namespace: int, name: bytes, cred: Cred) -> bytes:
         """See FileServer."""

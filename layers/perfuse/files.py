@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from errno import EINVAL, EIO, EMSGSIZE, ENOENT, EOPNOTSUPP, ESTALE
-from fcntl import F_GETLK, F_SETLK, F_SETLKW, F_UNLCK
+from fcntl import F_GETLK, F_SETLK, F_SETLKW, F_UNLCK, F_WRLCK
 from typing import Final
 
 import trio
 
 from ...native import fuse_replies, fuse_requests
 from ...native.constants import (
+    F_FLOCK,
     FREAD,
     FSYNC_CLOSE,
     FSYNC_DATAONLY,
@@ -25,6 +26,7 @@ from ...native.errors import VfsError
 from ...native.fuse_protocol import (
     FSYNC_FDATASYNC,
     GETATTR_FH,
+    LK_FLOCK,
     FopenFlag,
     Lock,
     Valid,
@@ -75,7 +77,8 @@ class FileOperations(NameOperations):
         fitting = [handle for handle in node.handles if handle.mode == mode]
         if fitting:
             # One that has written goes first: whoever closes was told by fsync how that went.
-            handle = max(fitting, key=lambda handle: handle.is_unsynced)
+            # One through which somebody has locks goes last.
+            handle = max(fitting, key=lambda handle: (handle.owner is None, handle.is_unsynced))
             node.handles.remove(handle)
             self.nodes.release(node, handle)
 
@@ -290,9 +293,30 @@ class FileOperations(NameOperations):
         """See FileServer."""
         await self._allocate(opc, offset, length, _PUNCH_HOLE | _KEEP_SIZE)
 
+    async def _handle_of(self, node: Node, owner: int, need: int) -> Handle:
+        """Return the handle through which `owner` has locks, or one that nobody has any through."""
+        every = (*node.handles, *node.loans)
+        for handle in every:
+            if handle.owner == owner:
+                return handle
+        # An unlock needs no mode, and a flock(2) for writing none of FWRITE.
+        free = [handle for handle in every if handle.owner is None]
+        if free:
+            return max(free, key=lambda handle: handle.mode & need)
+        handle, _ = await self.open_at_server(node, need, FSCRED)
+        if self.nodes.known(node.cookie) is not node:
+            self.nodes.release(node, handle)
+            raise VfsError(EIO, "a node was given back while in use")
+        node.loans.append(handle)
+        return handle
+
     async def advlock(self, opc: Cookie, owner: int, op: int, flock: Flock, flags: int) -> Flock:
-        """See FileServer. Errors: EOPNOTSUPP where the server leaves locks to the kernel."""
-        if not self.session.locks:
+        """See FileServer. Errors: EOPNOTSUPP where the server leaves locks to the kernel.
+
+        Each owner has a handle of his own, for a server may lock the file that is behind it.
+        """
+        is_flock = bool(flags & F_FLOCK)
+        if not (self.session.flocks if is_flock else self.session.locks):
             raise VfsError(EOPNOTSUPP)
         encode = {
             F_GETLK: fuse_requests.getlk,
@@ -302,12 +326,16 @@ class FileOperations(NameOperations):
         if encode is None or flock.start < 0 or flock.len < 0:
             raise VfsError(EINVAL)
         node = self.node(opc)
-        handle = self._fh(node, FREAD | FWRITE) or await self.handle_for(node, FREAD, FSCRED)
+        handle = await self._handle_of(node, owner, FWRITE if flock.type == F_WRLCK else FREAD)
         end = flock.start + flock.len - 1 if flock.len else _OFF_MAX
-        args = (handle.fh, owner, Lock(flock.start, end, flock.type, flock.pid))
+        lock = Lock(flock.start, end, flock.type, flock.pid)
+        args = (handle.fh, owner, lock, LK_FLOCK if is_flock else 0)
         with handle:
             if op != F_GETLK:
+                handle.owner = owner
                 await self.ask(encode, node, FSCRED, *args)
+                if flock.type == F_UNLCK and not flock.start and not flock.len:
+                    handle.owner = None
                 return flock
             found: Lock = await self.ask(encode, node, FSCRED, *args, decode=fuse_replies.lock)
         if found.type == F_UNLCK:

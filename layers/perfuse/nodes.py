@@ -40,6 +40,7 @@ class Handle:
         "is_dirty",
         "is_unsynced",
         "mode",
+        "owner",
         "told",
     )
 
@@ -52,6 +53,8 @@ class Handle:
         """Written to since the last FLUSH."""
         self.is_unsynced = False
         """Written to since the last FSYNC."""
+        self.owner: int | None = None
+        """Whose locks were taken through it."""
         self.told = 0
         """A directory: the offset up to which it was read last."""
         self._users = 0

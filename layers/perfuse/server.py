@@ -70,10 +70,15 @@ class Perfuse(FileOperations):
     async def begin(self) -> None:
         """Begin the session (INIT); operations wait until this was called. Errors: `open_session`.
 
-        As in Linux, the mount may be there before.
+        As in Linux, the mount may be there before; who reads `kargs` then believes that there are
+        locks, and hears EOPNOTSUPP.
         """
         self.agreed = await open_session(self.connection)
         self.nodes.batches = self.agreed.minor >= _BATCH_MINOR
+        if not self.agreed.locks:
+            self._kargs = self._kargs._replace(ops=OPS - {VnOp.ADVLOCK})
+        elif not self.agreed.flocks:
+            self._kargs = self._kargs._replace(kflags=self._kargs.kflags | KFlag.LOCAL_FLOCK)
         self.begun.set()
 
     @property

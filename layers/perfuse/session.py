@@ -24,6 +24,7 @@ _PAGES: Final = 32
 _OFFERED: Final = (
     InitFlag.ASYNC_READ
     | InitFlag.POSIX_LOCKS
+    | InitFlag.FLOCK_LOCKS
     | InitFlag.BIG_WRITES
     | InitFlag.DONT_MASK
     | InitFlag.AUTO_INVAL_DATA
@@ -44,6 +45,7 @@ class Session(NamedTuple):
     write_max: int
     readdirplus: bool
     locks: bool
+    flocks: bool
 
 
 async def open_session(connection: Connection) -> Session:
@@ -70,4 +72,5 @@ def _agreed(reply: InitReply) -> Session:
         write_max=min(max(reply.max_write, _PAGE), data_max),
         readdirplus=InitFlag.DO_READDIRPLUS in flags,
         locks=InitFlag.POSIX_LOCKS in flags,
+        flocks=InitFlag.FLOCK_LOCKS in flags,
     )

@@ -16,6 +16,7 @@ from syspuffs.emul.kernel import Kernel
 from syspuffs.emul.lockf import lf_advlock
 from syspuffs.emul.tmpfs import TmpFs
 from syspuffs.emul.vnode import Vnode, vgone
+from syspuffs.native.constants import F_FLOCK
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import Flock
 
@@ -48,6 +49,19 @@ def held(vp: Vnode) -> list[tuple[int, int, int, int]]:
     if file is None:
         return []
     return [(lock.owner, *lock.flock()[:3]) for lock in file.locks]
+
+
+def test_those_of_flock_are_apart() -> None:
+    [vp] = vnodes()
+    lock(vp, 1, F_WRLCK, 0, 0)
+    mine = Flock(F_WRLCK, 0, 0, 2)
+    now(lf_advlock(vp, 2, F_SETLK, mine, F_FLOCK))
+    now(lf_advlock(vp, 1, F_SETLK, Flock(F_UNLCK, 0, 0, 1), F_FLOCK))
+    assert held(vp) == [(1, F_WRLCK, 0, 0), (2, F_WRLCK, 0, 0)]
+    with pytest.raises(VfsError):
+        now(lf_advlock(vp, 3, F_SETLK, mine, F_FLOCK))
+    now(lf_advlock(vp, 1, F_SETLK, Flock(F_UNLCK, 0, 0, 1)))
+    assert held(vp) == [(2, F_WRLCK, 0, 0)]
 
 
 def test_merging_and_cutting() -> None:

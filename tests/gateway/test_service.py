@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import socket
@@ -22,9 +23,10 @@ from syspuffs.gateway.handlers import FuseEnd
 from syspuffs.gateway.interrupts import is_to_end
 from syspuffs.gateway.options import HostOptions
 from syspuffs.native import fuse_replies, fuse_requests
+from syspuffs.native.constants import F_FLOCK, VnOp
 from syspuffs.native.errors import VfsError
-from syspuffs.native.fuse_protocol import MINOR, FopenFlag, InitFlag
-from syspuffs.native.records import Cred
+from syspuffs.native.fuse_protocol import LK_FLOCK, MINOR, FopenFlag, InitFlag, Lock
+from syspuffs.native.records import Cookie, Cred, Flock, Kargs
 
 from ..layers.puffs.memserver import MemServer
 
@@ -40,6 +42,11 @@ class FailingServer(MemServer):
     def __init__(self) -> None:
         super().__init__()
         self.errors: dict[str, Exception] = {}
+
+    @property
+    def kargs(self) -> Kargs:
+        kargs = super().kargs
+        return kargs._replace(ops=kargs.ops - {VnOp.ADVLOCK})
 
     async def _enter(self, name: str) -> None:
         await super()._enter(name)
@@ -109,10 +116,13 @@ class Mount:
 
 
 @asynccontextmanager
-async def mounted(options: HostOptions = HostOptions()) -> AsyncIterator[Mount]:  # noqa: B008
+async def mounted(
+    options: HostOptions = HostOptions(),  # noqa: B008
+    server: FailingServer | None = None,
+) -> AsyncIterator[Mount]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     device = Device(theirs.detach())
-    server = FailingServer()
+    server = server or FailingServer()
     end = FuseEnd(server, options, device)
     with trio.socket.from_stdlib_socket(ours) as sock:
         try:
@@ -136,6 +146,75 @@ async def test_a_version_and_sizes_are_agreed_on() -> None:
     assert got.max_write == got.max_pages * os.sysconf("SC_PAGESIZE") == 1 << 20
     assert got.flags & InitFlag.PARALLEL_DIROPS
     assert not got.flags & (InitFlag.POSIX_LOCKS | InitFlag.NO_OPEN_SUPPORT | InitFlag.POSIX_ACL)
+
+
+class LockingServer(FailingServer):
+    """Has one lock of each kind, which is never free; notes what is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.locks: list[tuple[int, int, Flock, int]] = []
+
+    @property
+    def kargs(self) -> Kargs:
+        return super().kargs._replace(ops=frozenset(VnOp))
+
+    async def advlock(self, opc: Cookie, owner: int, op: int, flock: Flock, flags: int) -> Flock:
+        self.locks.append((owner, op, flock, flags))
+        if op == fcntl.F_SETLKW:
+            await trio.sleep_forever()
+        return flock
+
+
+async def test_who_waits_for_a_lock_keeps_nobody_out() -> None:
+    """More wait than requests may; the others go on, and a signal ends a wait, and only that."""
+    wish = Lock(0, 2**63 - 1, fcntl.F_WRLCK, 1)
+    async with mounted(server=LockingServer()) as mount:
+        kernel = mount.kernel
+        _, body = await kernel.ask(fuse_requests.init, 0, 7, 45, 65536, 0xFFFFFFFF)
+        both = InitFlag.POSIX_LOCKS | InitFlag.FLOCK_LOCKS
+        assert fuse_replies.init(body).flags & both == both
+        _, body = await kernel.ask(fuse_requests.create, 1, b"f", os.O_RDWR, 0o100644, 0)
+        entry, opened = fuse_replies.created(body)
+        fh, many = opened.fh, service_module.WAITING_MAX + 10
+        waits = [
+            await kernel.send(fuse_requests.setlkw, entry.nodeid, fh, owner, wish)
+            for owner in range(many)
+        ]
+        error, _ = await kernel.ask(fuse_requests.getattr, entry.nodeid, 0, 0)
+        assert not error
+        for unique in waits:
+            await kernel.send(fuse_requests.interrupt, 0, unique)
+            assert await kernel.reply(unique) == (errno.EINTR, b"")
+        assert not mount.end.service.waiting
+
+
+async def test_locks_end_with_the_file() -> None:
+    """fcntl's with a FLUSH of their owner, flock's and what is left with the RELEASE."""
+    server = LockingServer()
+    wish = Lock(0, 9, fcntl.F_RDLCK, 1)
+    gone = Flock(fcntl.F_UNLCK, 0, 0, 0)
+    async with mounted(server=server) as mount:
+        ask = mount.kernel.ask
+        _, body = await ask(fuse_requests.create, 1, b"f", os.O_RDWR, 0o100644, 0)
+        entry, opened = fuse_replies.created(body)
+        node, fh = entry.nodeid, opened.fh
+        for owner, flags in ((2**64 - 5, 0), (6, 0), (7, LK_FLOCK)):
+            assert await ask(fuse_requests.setlk, node, fh, owner, wish, flags) == (0, b"")
+        _, body = await ask(fuse_requests.getlk, node, fh, 8, wish)
+        assert fuse_replies.lock(body) == wish
+        assert server.locks[-1] == (8, fcntl.F_GETLK, Flock(fcntl.F_RDLCK, 0, 10, 1), 0)
+        server.locks.clear()
+        await ask(fuse_requests.flush, node, fh, 5)
+        assert not server.locks
+        await ask(fuse_requests.flush, node, fh, 2**64 - 5)
+        assert server.locks == [(2**64 - 5, fcntl.F_SETLK, gone, 0)]
+        server.locks.clear()
+        await ask(fuse_requests.release, node, fh, 0)
+        assert server.locks == [
+            (7, fcntl.F_SETLK, gone, F_FLOCK),
+            (6, fcntl.F_SETLK, gone, 0),
+        ]
 
 
 async def test_an_older_host_gets_less() -> None:

@@ -173,6 +173,8 @@ def reply(name: str, unique: int, *args: Any) -> bytes:
         return _reply(unique, struct.pack("=QI4x", *args))
     if name == "count":
         return _reply(unique, struct.pack("=I4x", *args))
+    if name == "lock":
+        return _reply(unique, struct.pack("=QQII", *args))
     if name == "statfs":
         (state,) = args
         numbers = (state.blocks, state.bfree, state.bavail, state.files, state.ffree)

@@ -82,9 +82,13 @@ class Server:
 
 
 @asynccontextmanager
-async def both() -> AsyncIterator[tuple[Perfuse, Server]]:
+async def both(
+    prepare: Callable[[Server], None] = lambda _: None,
+) -> AsyncIterator[tuple[Perfuse, Server]]:
+    """Yield both ends of a session. `prepare` is called before it begins."""
     ours, theirs = fuse_pair()
     server = Server(theirs)
+    prepare(server)
     async with trio.open_nursery() as nursery:
         async with perfuse_on(ours) as perfuse:
             nursery.start_soon(server.serve)
