@@ -30,7 +30,7 @@ from .directory import DEPTH_MAX, Entry, Listing, Listings
 from .errmap import StatusError
 from .flusher import Flusher
 from .gate import Gate
-from .node import CHECKED_NEVER, Node, NodeTable
+from .node import CHECKED_NEVER, DirectoryNode, Node, NodeTable
 from .openfile import OpenFile
 from .options import PsshfsOptions
 from .pace import Pace
@@ -125,7 +125,7 @@ class AttrCache(FileServer):
         """Take in attributes that were asked for behind the last write of a file."""
 
     @abstractmethod
-    async def load(self, directory: Node) -> Listing:
+    async def load(self, directory: DirectoryNode) -> Listing:
         """Return the listing of a directory, fetched now unless it is fresh."""
 
     def attach(self, upcalls: Upcalls) -> None:
@@ -157,7 +157,7 @@ class AttrCache(FileServer):
             await self.gate.wait(node, name)
 
     @contextmanager
-    def changing(self, *names: tuple[Node, bytes]) -> Iterator[None]:
+    def changing(self, *names: tuple[DirectoryNode, bytes]) -> Iterator[None]:
         """Keep requests by path away from `names` while a request changes them.
 
         When its outcome stays unknown, for its caller was cancelled, what we know of the names
@@ -212,12 +212,11 @@ class AttrCache(FileServer):
 
     def learn(
         self,
-        directory: Node,
+        directory: DirectoryNode,
         name: bytes,
         attrs: sftp.Attrs,
         stamp: int,
         heard: int,
-        entry: Entry | None = None,
     ) -> Node:
         """Take in `attrs` for a name; return its node, which is made if there is none.
 
@@ -230,9 +229,31 @@ class AttrCache(FileServer):
         if vtype is None:
             vtype = Vtype.VREG if child is None else Vtype(child.vtype)
             attrs = with_vtype(attrs, vtype)
+        if child is not None and child.vtype == vtype:
+            fileid, nlink = child.fileid, child.nlink
+        else:
+            fileid, nlink = self.fileid_of(directory, name), 1
+        va = self.translator.vattr(attrs, fileid, nlink)
+        return self._learn(directory, name, va, stamp, heard)
+
+    def learn_entry(self, directory: DirectoryNode, listing: Listing, entry: Entry) -> Node:
+        """As `learn`, of an entry whose attributes the listing of `directory` has brought."""
+        va = entry.va
+        assert va is not None
+        va = self.translator.settled(va)
+        if va.fileid != entry.fileid:
+            va = va._replace(fileid=entry.fileid)
+        entry.va = va
+        return self._learn(directory, entry.name, va, listing.stamp, listing.heard)
+
+    def _learn(
+        self, directory: DirectoryNode, name: bytes, va: Vattr, stamp: int, heard: int
+    ) -> Node:
+        assert directory.children is not None
+        child = directory.children.get(name)
         if child is not None:
-            if child.vtype == vtype:
-                self.update(child, attrs, stamp, heard, entry.nlink if entry else 0)
+            if child.vtype == va.vtype:
+                self.take(child, va, stamp, heard)
                 child.name_expiry = max(child.name_expiry, heard + self.timeouts.name)
                 return child
             if child.changed_at > stamp:
@@ -241,24 +262,16 @@ class AttrCache(FileServer):
             fileid = self.table.fileid_at(directory, name)
             if directory.listing is not None:
                 directory.listing.set_fileid(name, fileid)
-        elif entry is not None:
-            fileid = entry.fileid
-        else:
-            fileid = self.fileid_of(directory, name)
-        va = self.translator.vattr(attrs, fileid, entry.nlink if entry else 1)
+            va = va._replace(fileid=fileid)
         child = self.table.make(directory, name, va)
         child.checked_at = heard
-        listing = directory.listing
-        if listing is not None and heard is listing.heard:
-            child.expiry = listing.attr_expiry  # the same number for all: 32 octets less
-        else:
-            child.expiry = heard + self.timeouts.attr
+        child.expiry = self._attr_expiry(directory, heard)
         child.name_expiry = (
             child.expiry if self.timeouts.name == self.timeouts.attr else heard + self.timeouts.name
         )
         return child
 
-    def fileid_of(self, directory: Node, name: bytes) -> int:
+    def fileid_of(self, directory: DirectoryNode, name: bytes) -> int:
         """Return the file id that a name has, or the one that it is to have."""
         if directory.children is not None:
             child = directory.children.get(name)
@@ -276,7 +289,6 @@ class AttrCache(FileServer):
         attrs: sftp.Attrs,
         stamp: int,
         heard: int,
-        nlink: int = 0,
         *,
         is_after_close: bool = False,
     ) -> None:
@@ -284,13 +296,20 @@ class AttrCache(FileServer):
 
         `is_after_close`: asked right behind our last write, so that a new mtime is our own.
         """
+        va = self.translator.vattr(attrs, node.fileid, node.nlink)
+        self.take(node, va, stamp, heard, is_after_close=is_after_close)
+
+    def take(
+        self, node: Node, va: Vattr, stamp: int, heard: int, *, is_after_close: bool = False
+    ) -> None:
+        """As `update`, with attributes that are translated and tell the links."""
         file = node.file
         old = node.va
         if node.changed_at > stamp:
             return  # asked before our change: what is known here is younger
-        if nlink:
-            node.nlink = nlink
-        va = self.translator.vattr(attrs, node.fileid, node.nlink)
+        if va.fileid != node.fileid:
+            va = va._replace(fileid=node.fileid)
+        node.nlink = va.nlink or 1
         if file is not None and not file.writes.is_idle:
             # The server may not have done all writes yet, and mtime is still moving.
             if file.writes.end > (va.size or 0):
@@ -307,7 +326,15 @@ class AttrCache(FileServer):
             self._changed_elsewhere(node, va)
         node.va = va
         node.checked_at = heard
-        node.expiry = heard + self.timeouts.attr
+        node.expiry = self._attr_expiry(node.parent, heard)
+
+    def _attr_expiry(self, directory: DirectoryNode | None, heard: int) -> int:
+        """Return until when attributes heard of at `heard` are believed: one number, not many
+        that are equal, for all that the listing of `directory` brought."""
+        listing = None if directory is None else directory.listing
+        if listing is not None and heard is listing.heard:
+            return listing.attr_expiry
+        return heard + self.timeouts.attr
 
     def _changed_elsewhere(self, node: Node, va: Vattr) -> None:
         """React to a change that was not ours."""
@@ -319,10 +346,12 @@ class AttrCache(FileServer):
                 if file.is_open:
                     self.flusher.request(FlushOp.INVAL_PAGECACHE_NODE_RANGE, node.cookie)
         elif node.vtype == Vtype.VLNK:
-            node.target_expiry = 0
-        elif node.listing is not None and node.listing.stamp >= node.changed_at:
-            node.listing.expiry = 0
-            node.missing = None
+            node.target = None
+        elif isinstance(node, DirectoryNode):
+            listing = node.listing
+            if listing is not None and listing.stamp >= node.changed_at:
+                listing.expiry = 0
+                node.missing = None
 
     async def fetch(self, node: Node) -> None:
         """Ask the server for the attributes of `node`.
@@ -377,13 +406,13 @@ class AttrCache(FileServer):
         if node.parent is not None:
             self.forget_name(node.parent, node.name)
 
-    def forget_name(self, directory: Node, name: bytes) -> None:
+    def forget_name(self, directory: DirectoryNode, name: bytes) -> None:
         """Note that a name is gone, by whomever."""
         self.table.drop_name(directory, name)
         if directory.listing is not None:
             directory.listing.discard(name)
 
-    def doubt(self, directory: Node) -> None:
+    def doubt(self, directory: DirectoryNode) -> None:
         """Ask again what a directory holds: what we know did not explain an answer."""
         directory.missing = None
         if directory.listing is not None:
@@ -421,7 +450,7 @@ class AttrCache(FileServer):
             )
             file.adopt(handle, FREAD)
 
-    def list_came(self, directory: Node, listing: Listing) -> int:
+    def list_came(self, directory: DirectoryNode, listing: Listing) -> int:
         """Note that the listing of a directory is complete as of now; return when it expires."""
         heard = self.clock()
         self.table.listings.grow(directory, len(listing.entries) - listing.counted, heard)
@@ -434,7 +463,7 @@ class AttrCache(FileServer):
 
     # Own changes, and none that we know of.
 
-    def touched(self, directory: Node) -> None:
+    def touched(self, directory: DirectoryNode) -> None:
         """Note that we changed what a directory holds: its times are the server's to tell."""
         self.table.changed(directory)
         directory.expiry = 0
@@ -452,7 +481,8 @@ class AttrCache(FileServer):
         for at, name in enumerate(names):
             child = (top.children or {}).get(name)
             if at == len(names) - 1 or child is None:
-                self._forget_names(top)
+                if isinstance(top, DirectoryNode):
+                    self.doubt(top)
                 if child is None:
                     # Nothing is known of it but, perhaps, that it is not there.
                     await self.flusher.flush_name(top.cookie, name)
@@ -477,12 +507,11 @@ class AttrCache(FileServer):
         await self.flusher.flush_all(flushes)
 
     def _forget_node(self, node: Node) -> None:
-        node.expiry = node.name_expiry = node.target_expiry = 0
+        node.expiry = node.name_expiry = 0
+        node.target = None
         node.checked_at = -CHECKED_NEVER
         node.known_data = None
-        self._forget_names(node)
+        if isinstance(node, DirectoryNode):
+            self.doubt(node)
         if node.file is not None:
             node.file.drop_blocks()
-
-    def _forget_names(self, directory: Node) -> None:
-        self.doubt(directory)

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ...native import sftp
-from ...native.constants import NAME_MAX, Vtype
+from ...native.constants import NAME_MAX
 from ...native.errors import VfsError
+from ...native.records import Vattr
 from .attributes import link_count, type_by_longname, vtype_of
 from .connection import Connection
 from .errmap import StatusError
 from .slot import HANDLE, NAMES, Slot
 
 if TYPE_CHECKING:
-    from .node import Node
+    from .node import DirectoryNode, Node
 
 DOT_OFFSET: Final = 1
 DOTDOT_OFFSET: Final = 2
@@ -40,21 +41,24 @@ ENTRIES_MAX: Final = 4_000_000
 
 
 class Entry:
-    """A name in a directory. `attrs` is None where they are unknown or no longer true."""
+    """A name in a directory. `va` is None where it is unknown or no longer true.
 
-    __slots__ = ("attrs", "fileid", "name", "nlink", "serial")
+    The node that is made of an entry has the same `va`, not a copy: of 1,000,000 files each octet
+    is a megabyte.
+    """
+
+    __slots__ = ("fileid", "name", "serial", "va")
 
     def __init__(self, name: bytes, serial: int, fileid: int) -> None:
         self.name = name
         self.serial = serial
         self.fileid = fileid
-        self.attrs: sftp.Attrs | None = None
-        self.nlink = 1
+        self.va: Vattr | None = None
 
     @property
-    def vtype(self) -> Vtype | None:
+    def vtype(self) -> int | None:
         """The type, None where it is unknown."""
-        return None if self.attrs is None else vtype_of(self.attrs)
+        return None if self.va is None else self.va.vtype
 
 
 class Listings:
@@ -66,16 +70,16 @@ class Listings:
 
     def __init__(self, names_max: int) -> None:
         self._names_max = names_max
-        self._used: dict[Node, int] = {}
+        self._used: dict[DirectoryNode, int] = {}
         self.names = 0
         """Names in all listings, as far as they were fetched."""
 
-    def use(self, directory: Node, now: int) -> None:
+    def use(self, directory: DirectoryNode, now: int) -> None:
         """Note a use of the listing of `directory`, at `now` (monotonic ns)."""
         if self._used.pop(directory, None) is not None:
             self._used[directory] = now
 
-    def grow(self, directory: Node, by: int, now: int) -> None:
+    def grow(self, directory: DirectoryNode, by: int, now: int) -> None:
         """Note that a fetch has changed the number of names of `directory`; make room."""
         self.names += by
         self._used.pop(directory, None)
@@ -86,7 +90,7 @@ class Listings:
                 return
             self.leave(oldest)
 
-    def leave(self, directory: Node) -> None:
+    def leave(self, directory: DirectoryNode) -> None:
         """Drop the listing of a directory."""
         listing = directory.listing
         if self._used.pop(directory, None) is not None and listing is not None:
@@ -149,7 +153,7 @@ class Listing:
             self._append(name, fileid)
         else:
             entry.fileid = fileid
-            entry.attrs = None
+            entry.va = None
 
     def discard(self, name: bytes) -> None:
         """Note a name that is no more."""
@@ -171,7 +175,7 @@ class Listing:
             self.discard(new)
         del self.entries[old]
         entry.name = new
-        entry.attrs = None
+        entry.va = None
         self.entries[new] = entry
         if self._journal is not None:
             self._journal[old] = False
@@ -187,7 +191,7 @@ class Listing:
         """Hear that the node of a name is forgotten; what it knew better than we is lost."""
         entry = self.entries.get(name)
         if entry is not None and (node.changed_at > self.stamp or node.expiry != self.attr_expiry):
-            entry.attrs = None
+            entry.va = None
 
     def _append(self, name: bytes, fileid: int) -> Entry:
         self._serial += 1
@@ -207,12 +211,16 @@ class Listing:
         self._journal = None
 
     def merge(
-        self, names: Iterable[sftp.Name], fileid_of: Callable[[bytes], int]
+        self,
+        names: Iterable[sftp.Name],
+        fileid_of: Callable[[bytes], int],
+        vattr: Callable[[sftp.Attrs, int, int], Vattr],
     ) -> sftp.Name | None:
         """Take in what a fetch has found; return the entry of the directory itself, if there.
 
         Names that no file can have are dropped: a server could aim them at other directories.
-        `fileid_of` gives the file id of a name that is new to the listing.
+        `fileid_of` gives the file id of a name that is new to the listing, `vattr` translates
+        attributes, with file id and link count.
         """
         journal = self._journal or {}
         self._journal = None
@@ -245,8 +253,10 @@ class Listing:
                     entry = self._append(name, fileid_of(name))
             else:
                 entries[name] = entry
-            entry.attrs = attrs
-            entry.nlink = link_count(item.longname)
+            if attrs is None:
+                entry.va = None
+            else:
+                entry.va = vattr(attrs, entry.fileid, link_count(item.longname))
         for name, is_there in journal.items():
             if is_there and name not in entries and name in old:
                 entries[name] = old[name]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import trio
 
-from .node import Node
+from .node import DirectoryNode, Node
 
 
 class Gate:
@@ -44,7 +44,7 @@ class Gate:
             await self._parked.park()
 
     @contextmanager
-    def closed(self, *names: tuple[Node, bytes]) -> Iterator[None]:
+    def closed(self, *names: tuple[DirectoryNode, bytes]) -> Iterator[None]:
         """Hold back all others from the paths through `names` (directory and name)."""
         busy = self.busy
         keys = [(directory.cookie, name) for directory, name in names]

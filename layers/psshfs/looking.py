@@ -22,7 +22,7 @@ from .directory import (
     is_pipelining_refused,
 )
 from .errmap import StatusError
-from .node import TARGET_MAX, Node
+from .node import TARGET_MAX, DirectoryNode, Node
 from .slot import ATTRS, ONE_NAME, Slot
 
 _log = logging.getLogger(__name__)
@@ -55,11 +55,8 @@ class LookOperations(AttrCache):
             if entry is None:
                 ttl = min(listing.expiry - now, self.timeouts.unlisted)
                 return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=ttl)
-            if entry.attrs is not None:
-                child = self.learn(
-                    directory, name, entry.attrs, listing.stamp, listing.heard, entry
-                )
-                return self.newinfo(child, now)
+            if entry.va is not None:
+                return self.newinfo(self.learn_entry(directory, listing, entry), now)
         if listing is not None and now < listing.own_until and name not in listing.entries:
             return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=listing.own_until - now)
         missing = directory.missing
@@ -72,7 +69,7 @@ class LookOperations(AttrCache):
             return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=max(0, expiry - self.clock()))
         return self.newinfo(child, self.clock())
 
-    async def _look(self, directory: Node, name: bytes) -> Node | None:
+    async def _look(self, directory: DirectoryNode, name: bytes) -> Node | None:
         """Ask the server for a name; return its node, None when there is no such name."""
         connection = self.connection
         children = directory.children
@@ -102,7 +99,7 @@ class LookOperations(AttrCache):
                 continue  # perhaps removed by us while the question was under way
             return self.learn(directory, name, attrs, stamp, self.clock())
 
-    async def load(self, directory: Node) -> Listing:
+    async def load(self, directory: DirectoryNode) -> Listing:
         """Return the listing of a directory, fetched now unless it is fresh.
 
         One fetch at a time; others wait for it. Errors: the server's.
@@ -123,7 +120,9 @@ class LookOperations(AttrCache):
             except BaseException:
                 listing.abort()
                 raise
-            own = listing.merge(names, lambda name: self.fileid_of(directory, name))
+            own = listing.merge(
+                names, lambda name: self.fileid_of(directory, name), self.translator.vattr
+            )
             if listing.dropped and not self._has_warned:
                 self._has_warned = True
                 _log.warning(
@@ -135,21 +134,23 @@ class LookOperations(AttrCache):
             children = directory.children
             if children:
                 entries = listing.entries
+                name_expiry = heard + self.timeouts.name
                 for name, child in list(children.items()):
                     entry = entries.get(name)
                     if entry is None:
                         if child.changed_at <= stamp:
                             self.table.drop_name(directory, name)
-                    elif entry.attrs is None:
+                    elif entry.va is None:
                         continue
                     elif entry.vtype == child.vtype:
-                        self.update(child, entry.attrs, stamp, heard, entry.nlink)
-                        child.name_expiry = heard + self.timeouts.name
+                        self.take(child, entry.va, stamp, heard)
+                        child.name_expiry = name_expiry
                     elif child.changed_at <= stamp:
                         self.table.drop_name(directory, name)
                         entry.fileid = self.table.fileid_at(directory, name)
             if own is not None and vtype_of(own.attrs) == Vtype.VDIR:
-                self.update(directory, own.attrs, stamp, heard, link_count(own.longname))
+                va = self.translator.vattr(own.attrs, directory.fileid, link_count(own.longname))
+                self.take(directory, va, stamp, heard)
                 listing.expiry = expiry
         return listing
 
@@ -228,14 +229,14 @@ class LookOperations(AttrCache):
             return await self.readdir(opc, offset, resid, flags, cred)
         return result, is_end
 
-    def _is_unknown(self, directory: Node, entry: Entry) -> bool:
+    def _is_unknown(self, directory: DirectoryNode, entry: Entry) -> bool:
         """Tell whether the server must be asked before an entry's node can be given out."""
-        if entry.attrs is not None:
+        if entry.va is not None:
             return False
         child = (directory.children or {}).get(entry.name)
         return child is None
 
-    async def _look_at_entries(self, directory: Node, entries: list[Entry]) -> set[Entry]:
+    async def _look_at_entries(self, directory: DirectoryNode, entries: list[Entry]) -> set[Entry]:
         """Ask for the attributes that the listing left out, all at once; return vanished ones."""
         connection = self.connection
         asked: list[tuple[Entry, bytes, Slot[sftp.Attrs]]] = []
@@ -255,24 +256,23 @@ class LookOperations(AttrCache):
             if listing is not None and listing.entries.get(name) is entry:
                 # Neither removed nor moved by us meanwhile: others' names changing is no matter.
                 # A server that tells no type even now has a regular file there.
-                entry.attrs = attrs if vtype_of(attrs) else with_vtype(attrs, Vtype.VREG)
+                attrs = attrs if vtype_of(attrs) else with_vtype(attrs, Vtype.VREG)
+                entry.va = self.translator.vattr(attrs, entry.fileid, 1)
             elif (directory.children or {}).get(name) is None:
                 gone.add(entry)
         return gone
 
-    def _entry_node(self, directory: Node, listing: Listing, entry: Entry) -> Node | None:
+    def _entry_node(self, directory: DirectoryNode, listing: Listing, entry: Entry) -> Node | None:
         children = directory.children
         assert children is not None
         child = children.get(entry.name)
         if child is not None and (
-            entry.attrs is None
+            entry.va is None
             or child.changed_at > listing.stamp
             or child.expiry >= listing.attr_expiry
         ):
             return child
-        if entry.attrs is None:
-            return None
-        return self.learn(directory, entry.name, entry.attrs, listing.stamp, listing.heard, entry)
+        return None if entry.va is None else self.learn_entry(directory, listing, entry)
 
     async def readlink(self, opc: Cookie, cred: Cred) -> bytes:
         """Answer from the cache, else by READLINK: one round trip."""
@@ -280,8 +280,8 @@ class LookOperations(AttrCache):
         if node.vtype != Vtype.VLNK:
             raise VfsError(errno.EINVAL)
         self.counts.links += 1
-        if node.target is not None and self.clock() < node.target_expiry:
-            return node.target
+        if node.target is not None and self.clock() < node.target[1]:
+            return node.target[0]
         self.counts.links_missed += 1
         await self.ready(node)
         try:
@@ -293,6 +293,5 @@ class LookOperations(AttrCache):
         if not target or b"\0" in target or len(target) > TARGET_MAX:
             # No link can say that; the host would not take it either.
             raise VfsError(errno.EIO, "the server's link target is none")
-        node.target = target
-        node.target_expiry = self.clock() + self.timeouts.link
+        node.target = target, self.clock() + self.timeouts.link
         return target

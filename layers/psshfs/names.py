@@ -16,7 +16,7 @@ from .attrcache import AttrCache
 from .attributes import initial_attrs
 from .directory import Listing
 from .errmap import StatusError
-from .node import TARGET_MAX, Node
+from .node import TARGET_MAX, DirectoryNode, Node
 from .slot import ATTRS, HANDLE, STATUS
 from .writeback import Birth
 
@@ -126,7 +126,7 @@ class NameOperations(AttrCache):
         if directory.nlink > 1:
             directory.nlink += 1
         node = self._born(directory, cn.name, attrs)
-        if self.timeouts.directory:
+        if self.timeouts.directory and isinstance(node, DirectoryNode):
             # Who fills it need not ask for each name first; see `_born`.
             listing = node.listing = node.listing or Listing()
             listing.made_until = self.clock() + self.timeouts.directory
@@ -141,11 +141,10 @@ class NameOperations(AttrCache):
             raise VfsError(errno.ENOENT)
         attrs = await self._make(directory, cn.name, path, sftp.symlink, target, path)
         node = self._born(directory, cn.name, attrs)
-        node.target = target
-        node.target_expiry = self.clock() + self.timeouts.link
+        node.target = target, self.clock() + self.timeouts.link
         return self.newinfo(node, self.clock())
 
-    async def _place(self, opc: Cookie, name: bytes) -> tuple[Node, bytes]:
+    async def _place(self, opc: Cookie, name: bytes) -> tuple[DirectoryNode, bytes]:
         """Return the directory in which a name is to be changed, and the name's path, when a
         request may be made."""
         directory = self.table.directory(opc)
@@ -165,7 +164,7 @@ class NameOperations(AttrCache):
 
     async def _make(
         self,
-        directory: Node,
+        directory: DirectoryNode,
         name: bytes,
         path: bytes,
         encode: Callable[..., bytes],
@@ -208,7 +207,7 @@ class NameOperations(AttrCache):
             _log.info("the server keeps its umask: %s", exc)
             return attrs
 
-    def _born(self, directory: Node, name: bytes, attrs: sftp.Attrs) -> Node:
+    def _born(self, directory: DirectoryNode, name: bytes, attrs: sftp.Attrs) -> Node:
         """Take in a node that we have made."""
         table = self.table
         now = self.clock()

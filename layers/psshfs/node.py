@@ -39,15 +39,15 @@ class Node:
     (monotonic ns). `changed_at` is the table's change count after our last change to it: an
     answer to a question asked before that is no news. `parent` is None for the root and for a
     node whose last name is gone (`is_gone`).
+
+    A mount knows a million of them, of 176 octets each: what only directories have is in
+    `DirectoryNode`, and None here.
     """
 
     __slots__ = (
-        "_path",
-        "_path_age",
         "aliases",
         "changed_at",
         "checked_at",
-        "children",
         "cookie",
         "expiry",
         "file",
@@ -55,27 +55,30 @@ class Node:
         "is_gone",
         "is_modified",
         "known_data",
-        "listing",
-        "missing",
         "name",
         "name_expiry",
         "nlink",
         "nlookup",
         "parent",
         "target",
-        "target_expiry",
         "va",
         "vtype",
     )
 
+    children: dict[bytes, Node] | None = None
+    listing: Listing | None = None
+    missing: dict[bytes, int] | None = None
+    _path = b""
+    _path_age = -1
+
     def __init__(
-        self, cookie: Cookie, fileid: int, parent: Node | None, name: bytes, va: Vattr
+        self, cookie: Cookie, fileid: int, parent: DirectoryNode | None, name: bytes, va: Vattr
     ) -> None:
         self.cookie = cookie
         self.fileid = fileid
         self.parent = parent
         self.name = name
-        self.aliases: list[tuple[Node, bytes]] | None = None
+        self.aliases: list[tuple[DirectoryNode, bytes]] | None = None
         self.va = va
         self.vtype: int = Vtype.VNON if va.vtype is None else va.vtype
         self.nlink = va.nlink or 1
@@ -89,26 +92,38 @@ class Node:
         self.is_gone = False
         self.is_modified = False
         """We changed its data since `va` was learnt, so that a new mtime is no surprise."""
-        self.children: dict[bytes, Node] | None = {} if va.vtype == Vtype.VDIR else None
-        self.listing: Listing | None = None
-        self.missing: dict[bytes, int] | None = None
-        """Names that a directory does not have, and until when that is believed, monotonic ns."""
         self.file: OpenFile | None = None
-        self.target: bytes | None = None
-        self.target_expiry = 0
+        self.target: tuple[bytes, int] | None = None
+        """What a symbolic link holds, and until when that is believed, monotonic ns."""
         self.known_data: tuple[int, int, int] | None = None
         """Size, mtime and wall-clock ns at which the host's pages of the node were right."""
+
+    def __repr__(self) -> str:
+        return f"<Node {self.cookie} {self.name!r}{' gone' if self.is_gone else ''}>"
+
+
+class DirectoryNode(Node):
+    """The node of a directory. `missing` has names that it does not have, and until when that is
+    believed (monotonic ns); `_path` holds while no directory has moved since `_path_age`.
+    """
+
+    __slots__ = ("_path", "_path_age", "children", "listing", "missing")
+
+    def __init__(
+        self, cookie: Cookie, fileid: int, parent: DirectoryNode | None, name: bytes, va: Vattr
+    ) -> None:
+        super().__init__(cookie, fileid, parent, name, va)
+        self.children = {}
+        self.listing = None
+        self.missing = None
         self._path = b""
         self._path_age = -1
 
     def note_missing(self, name: bytes, expiry: int) -> None:
-        """Note that a directory does not have a name."""
+        """Note that there is no such name."""
         if self.missing is None or len(self.missing) >= MISSING_MAX:
             self.missing = {}
         self.missing[name] = expiry
-
-    def __repr__(self) -> str:
-        return f"<Node {self.cookie} {self.name!r}{' gone' if self.is_gone else ''}>"
 
 
 class NodeTable:
@@ -127,7 +142,7 @@ class NodeTable:
         """Counts what may have changed the path of a node by changing that of a directory."""
         self.changes = 0
         """Counts our changes to anything; see `Node.changed_at`."""
-        self.root = Node(Cookie(1), ROOT_FILEID, None, b"", root_va)
+        self.root = DirectoryNode(Cookie(1), ROOT_FILEID, None, b"", root_va)
         self.nodes: dict[int, Node] = {1: self.root}
 
     # Names.
@@ -139,12 +154,12 @@ class NodeTable:
         except KeyError:
             raise VfsError(errno.ESTALE, f"no node has the cookie {cookie}") from None
 
-    def directory(self, cookie: int) -> Node:
+    def directory(self, cookie: int) -> DirectoryNode:
         """Return the directory of a cookie. Errors: ESTALE; ENOTDIR; ENOENT when it is removed."""
         node = self.nodes.get(cookie)
         if node is None:
             raise VfsError(errno.ESTALE, f"no node has the cookie {cookie}")
-        if node.children is None:
+        if not isinstance(node, DirectoryNode):
             raise VfsError(errno.ENOTDIR)
         if node.is_gone:
             raise VfsError(errno.ENOENT, "the directory is removed")
@@ -157,7 +172,7 @@ class NodeTable:
             raise VfsError(errno.ENAMETOOLONG)
         return path
 
-    def path_of(self, directory: Node, name: bytes) -> bytes:
+    def path_of(self, directory: DirectoryNode, name: bytes) -> bytes:
         """Return the path of `name` in `directory`. Errors: ENAMETOOLONG, ESTALE."""
         path = b"%b/%b" % (self._prefix(directory), name)
         if len(path) > PATH_LEN_MAX or len(name) > 255:
@@ -174,7 +189,7 @@ class NodeTable:
             path = self._root_path
         else:
             path = b"%b/%b" % (self._prefix(parent), node.name)
-        if node.children is not None:
+        if isinstance(node, DirectoryNode):
             # Directories alone keep their paths: files come and go, and are many.
             node._path = path
             node._path_age = self.moves
@@ -216,16 +231,17 @@ class NodeTable:
         """Tell whether an id belongs to a living node that has left its first name."""
         return fileid in self._displaced
 
-    def make(self, directory: Node, name: bytes, va: Vattr) -> Node:
+    def make(self, directory: DirectoryNode, name: bytes, va: Vattr) -> Node:
         """Make a node for `name` in `directory`, which has none yet; its fileid is `va.fileid`."""
         assert va.fileid is not None
         self._cookie += 1
-        node = Node(Cookie(self._cookie), va.fileid, directory, name, va)
+        kind = DirectoryNode if va.vtype == Vtype.VDIR else Node
+        node = kind(Cookie(self._cookie), va.fileid, directory, name, va)
         self._enter(node, directory, name)
         self.nodes[self._cookie] = node
         return node
 
-    def _enter(self, node: Node, directory: Node, name: bytes) -> None:
+    def _enter(self, node: Node, directory: DirectoryNode, name: bytes) -> None:
         assert directory.children is not None
         directory.children[name] = node
         if directory.missing is not None:
@@ -236,7 +252,7 @@ class NodeTable:
         self.changes += 1
         node.changed_at = self.changes
 
-    def add_name(self, node: Node, directory: Node, name: bytes) -> None:
+    def add_name(self, node: Node, directory: DirectoryNode, name: bytes) -> None:
         """Give `node` one more name."""
         self._enter(node, directory, name)
         if node.parent is None:
@@ -247,7 +263,7 @@ class NodeTable:
                 node.aliases = []
             node.aliases.append((directory, name))
 
-    def drop_name(self, directory: Node, name: bytes) -> Node | None:
+    def drop_name(self, directory: DirectoryNode, name: bytes) -> Node | None:
         """Take a name away, here only; return the node that had it, None for no known node.
 
         A node without a name left is gone: only open SFTP handles reach it.
@@ -274,7 +290,12 @@ class NodeTable:
         return node
 
     def move(
-        self, node: Node, source: Node, source_name: bytes, target: Node, target_name: bytes
+        self,
+        node: Node,
+        source: DirectoryNode,
+        source_name: bytes,
+        target: DirectoryNode,
+        target_name: bytes,
     ) -> None:
         """Move a name of `node`, replacing what has the other one; paths below follow.
 
@@ -321,7 +342,7 @@ class NodeTable:
             self._unname(node, parent, node.name)
         self._release(node)
 
-    def _unname(self, node: Node, directory: Node, name: bytes) -> None:
+    def _unname(self, node: Node, directory: DirectoryNode, name: bytes) -> None:
         children = directory.children
         if children is not None and children.get(name) is node:
             del children[name]
@@ -336,13 +357,13 @@ class NodeTable:
     def _release(self, node: Node) -> None:
         self.nodes.pop(node.cookie, None)
         self._displaced.discard(node.fileid)
-        if node.listing is not None:
+        if isinstance(node, DirectoryNode):
             self.listings.leave(node)
         if node.file is not None:
             node.file.dispose()
             node.file = None
 
-    def _let_go(self, directory: Node) -> None:
+    def _let_go(self, directory: DirectoryNode) -> None:
         """Free a directory that stayed for its children only, when the last has gone."""
         if directory.nlookup == 0 and not directory.children and directory is not self.root:
             self._free(directory)

@@ -34,7 +34,7 @@ from .slot import ATTRS, DATA, HANDLE, HeardSlot, Slot
 
 if TYPE_CHECKING:
     from .gate import Gate
-    from .node import Node, NodeTable
+    from .node import DirectoryNode, Node, NodeTable
 
 SMALL: Final = 64 * 1024
 """Longest file that is read ahead whole, octets."""
@@ -168,7 +168,7 @@ class Prefetch:
         total_max: int,
         size_max: int,
         files_max: int,
-        following: Callable[[Node], Node | None],
+        following: Callable[[DirectoryNode], DirectoryNode | None],
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._following = following
@@ -252,12 +252,12 @@ class Prefetch:
                 self._waste(cursor)
         self._extend(directory, scan, cursor)
 
-    def entered(self, directory: Node) -> None:
+    def entered(self, directory: DirectoryNode) -> None:
         """Note that somebody lists a directory: who has just read files will read these."""
         if self._total_max and self.clock() - self._last_hit < HOT:
             self._begin(directory, FIRST)
 
-    def _begin(self, directory: Node, room: int) -> None:
+    def _begin(self, directory: DirectoryNode, room: int) -> None:
         """Read ahead up to `room` files of a directory of which nobody has read any yet."""
         listing = directory.listing
         if listing is None or not listing.is_loaded or self.clock() >= listing.expiry:
@@ -274,7 +274,7 @@ class Prefetch:
 
     # Asking.
 
-    def _extend(self, directory: Node, scan: Scan, cursor: Cursor) -> None:
+    def _extend(self, directory: DirectoryNode, scan: Scan, cursor: Cursor) -> None:
         """Ask for the next files of a cursor, half a window at a time: one call of the socket
         sends them all, and one brings the answers."""
         window = min(cursor.window, self._window_max)
@@ -305,26 +305,22 @@ class Prefetch:
             self._is_sweeping = True
             self._nursery.start_soon(self._sweep)
 
-    def _ask(self, directory: Node, entry: Entry, cursor: Cursor) -> bool:
+    def _ask(self, directory: DirectoryNode, entry: Entry, cursor: Cursor) -> bool:
         """Ask for a file, if it is one to be read ahead; return False when there is no room."""
-        attrs, name = entry.attrs, entry.name
+        va, name = entry.va, entry.name
         key = (directory.cookie, name)
-        if attrs is None or attrs.size is None or attrs.size > self._size_max:
+        if va is None or va.size is None or va.size > self._size_max:
             return True
         if key in self._files or (self._gate.busy and self._gate.is_closed(directory, name)):
             return True
         node = (directory.children or {}).get(name)
         if node is not None and node.file is not None:
             return True
-        if self.octets + attrs.size > self._total_max:
+        if self.octets + va.size > self._total_max:
             return False
         known = None if node is None else node.known_data
-        is_check = (
-            known is not None
-            and attrs.mtime is not None
-            and known[:2] == (attrs.size, attrs.mtime * 10**9)
-        )
-        size = 0 if is_check else attrs.size
+        is_check = known is not None and known[:2] == (va.size, va.mtime)
+        size = 0 if is_check else va.size
         try:
             path = self.table.path_of(directory, name)
         except VfsError:

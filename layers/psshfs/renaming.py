@@ -15,7 +15,7 @@ from ...native.errors import VfsError
 from ...native.records import Componentname, Cookie
 from .errmap import StatusError
 from .names import NameOperations
-from .node import Node
+from .node import DirectoryNode, Node
 from .slot import ATTRS, STATUS
 
 _log = logging.getLogger(__name__)
@@ -107,9 +107,9 @@ class RenameOperations(NameOperations):
     def _moved(
         self,
         node: Node,
-        source: Node,
+        source: DirectoryNode,
         source_name: bytes,
-        target: Node,
+        target: DirectoryNode,
         target_name: bytes,
         victim: Node | None,
     ) -> None:

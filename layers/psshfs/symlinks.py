@@ -24,7 +24,7 @@ from ...native.records import Buffer, Cookie, Cred
 from .connection import Connection
 from .errmap import StatusError
 from .looking import LookOperations
-from .node import Node
+from .node import DirectoryNode
 from .options import Symlinks
 from .slot import ATTRS, ONE_NAME, Slot
 
@@ -56,7 +56,7 @@ class SymlinkOperations(LookOperations):
             return target
         return await self._rewritten(directory, target)
 
-    async def _rewritten(self, directory: Node, target: bytes) -> bytes:
+    async def _rewritten(self, directory: DirectoryNode, target: bytes) -> bytes:
         depth = _depth(directory)
         if not target.startswith(b"/") and _stays(target, depth):
             return target
@@ -116,7 +116,7 @@ _TYPE: Final = 0o170000
 _LINK: Final = 0o120000
 
 
-def _depth(directory: Node) -> int:
+def _depth(directory: DirectoryNode) -> int:
     """Return how many directories lie above `directory` in the tree."""
     depth = 0
     node = directory

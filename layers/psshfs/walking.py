@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import trio
 
 from ...native.constants import Vtype
 from ...native.errors import VfsError
 from .directory import Entry
+from .node import DirectoryNode
 from .scanning import Cursor, Scan, Scans
-
-if TYPE_CHECKING:
-    from .node import Node
 
 WINDOW_MAX: Final = 32
 """Directories ahead of one program."""
@@ -44,7 +42,7 @@ class Walk:
 
     def __init__(
         self,
-        load: Callable[[Node], Awaitable[Any]],
+        load: Callable[[DirectoryNode], Awaitable[Any]],
         nursery: trio.Nursery,
         *,
         is_on: bool,
@@ -55,12 +53,12 @@ class Walk:
         self._is_on = is_on
         self._clock = clock
         self._scans = Scans()
-        self._loading: set[Node] = set()
+        self._loading: set[DirectoryNode] = set()
         self._ahead: set[int] = set()
         self._missed: dict[int, tuple[int, int]] = {}
         self._last_hit = -RECENT
 
-    def entered(self, directory: Node) -> None:
+    def entered(self, directory: DirectoryNode) -> None:
         """Note that a reader begins with a directory; fetch what follows it."""
         parent = directory.parent
         if parent is None or not self._is_on:
@@ -83,7 +81,7 @@ class Walk:
             scans.preferred = scan.order
             self._extend(parent, scan, cursor)
 
-    def listed(self, directory: Node) -> None:
+    def listed(self, directory: DirectoryNode) -> None:
         """Note that a reader has all entries of a directory; fetch those below, if he is one who
         has come for what was fetched ahead."""
         listing = directory.listing
@@ -95,7 +93,7 @@ class Walk:
             cursor = scan.begin(listing, _is_directory, self._scans.preferred)
             self._extend(directory, scan, cursor)
 
-    def following(self, directory: Node) -> Node | None:
+    def following(self, directory: DirectoryNode) -> DirectoryNode | None:
         """Return the directory that comes after another one below the same parent, if it is
         known who goes through them, and in which order."""
         parent = directory.parent
@@ -103,9 +101,10 @@ class Walk:
         place = None if scan is None else scan.place(directory.name)
         if scan is None or parent is None or place is None or place + 1 >= len(scan.entries):
             return None
-        return (parent.children or {}).get(scan.entries[place + 1].name)
+        node = (parent.children or {}).get(scan.entries[place + 1].name)
+        return node if isinstance(node, DirectoryNode) else None
 
-    def missed(self, directory: Node) -> None:
+    def missed(self, directory: DirectoryNode) -> None:
         """Note that the server is asked for one name of a directory."""
         if not self._is_on or directory in self._loading:
             return
@@ -128,13 +127,13 @@ class Walk:
             del self._missed[next(iter(self._missed))]
         self._missed[cookie] = count, since
 
-    def _extend(self, parent: Node, scan: Scan, cursor: Cursor) -> None:
+    def _extend(self, parent: DirectoryNode, scan: Scan, cursor: Cursor) -> None:
         children = parent.children or {}
         end = min(cursor.at + 1 + cursor.window, len(scan.entries))
         while cursor.front < end and len(self._loading) < TASKS_MAX:
             child = children.get(scan.entries[cursor.front].name)
             cursor.front += 1
-            if child is None or child.children is None or child in self._loading:
+            if not isinstance(child, DirectoryNode) or child in self._loading:
                 continue
             listing = child.listing
             if listing is None or self._clock() >= listing.expiry:
@@ -145,14 +144,14 @@ class Walk:
         if self._clock() - self._last_hit < RECENT:
             cursor.window = min(2 * cursor.window, WINDOW_MAX)
 
-    def _start(self, directory: Node, *then: Any) -> None:
+    def _start(self, directory: DirectoryNode, *then: Any) -> None:
         self._loading.add(directory)
         self._nursery.start_soon(self._fetch, directory, *then)
 
     async def _fetch(
         self,
-        directory: Node,
-        parent: Node | None = None,
+        directory: DirectoryNode,
+        parent: DirectoryNode | None = None,
         scan: Scan | None = None,
         cursor: Cursor | None = None,
     ) -> None:
