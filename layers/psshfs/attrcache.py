@@ -309,7 +309,6 @@ class AttrCache(FileServer):
             return  # asked before our change: what is known here is younger
         if va.fileid != node.fileid:
             va = va._replace(fileid=node.fileid)
-        node.nlink = va.nlink or 1
         if file is not None and not file.writes.is_idle:
             # The server may not have done all writes yet, and mtime is still moving.
             if file.writes.end > (va.size or 0):

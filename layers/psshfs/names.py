@@ -124,7 +124,7 @@ class NameOperations(AttrCache):
         )
         attrs = await self._give_mode(va, attrs, path)
         if directory.nlink > 1:
-            directory.nlink += 1
+            directory.add_links(1)
         node = self._born(directory, cn.name, attrs)
         if self.timeouts.directory and isinstance(node, DirectoryNode):
             # Who fills it need not ask for each name first; see `_born`.
@@ -217,7 +217,6 @@ class NameOperations(AttrCache):
             table.drop_name(directory, name)
         node = self.learn(directory, name, attrs, table.changes, now)
         node.va = self.translator.vattr(attrs, node.fileid, 1)
-        node.nlink = 1
         node.known_data = None
         self.touched(directory)
         table.changed(node)
@@ -258,8 +257,7 @@ class NameOperations(AttrCache):
         self.touched(directory)
         if directory.listing is not None:
             directory.listing.add(cn.name, node.fileid)
-        node.nlink += 1
-        node.va = node.va._replace(nlink=node.nlink)
+        node.add_links(1)
         is_news = node.changed_at <= stamp
         table.changed(node)  # a listing that is under way may still count one link less
         stamp = table.changes
@@ -293,8 +291,7 @@ class NameOperations(AttrCache):
     def unlinked(self, node: Node) -> None:
         """Note that a node has lost a name."""
         if node.nlink > 0:
-            node.nlink -= 1
-            node.va = node.va._replace(nlink=node.nlink)
+            node.add_links(-1)
         self.table.changed(node)
         node.expiry = 0
 
@@ -313,7 +310,7 @@ class NameOperations(AttrCache):
                 self.forget_name(directory, cn.name)
             raise error from None
         if directory.nlink > 2:
-            directory.nlink -= 1
+            directory.add_links(-1)
         node.va = node.va._replace(nlink=0)
         self.touched(directory)
         self.forget_name(directory, cn.name)

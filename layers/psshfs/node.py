@@ -40,24 +40,20 @@ class Node:
     answer to a question asked before that is no news. `parent` is None for the root and for a
     node whose last name is gone (`is_gone`).
 
-    A mount knows a million of them, of 176 octets each: what only directories have is in
+    A mount knows a million of them, of 144 octets each: what only directories have is in
     `DirectoryNode`, and None here.
     """
 
     __slots__ = (
-        "aliases",
         "changed_at",
         "checked_at",
         "cookie",
         "expiry",
         "file",
-        "fileid",
-        "is_gone",
         "is_modified",
         "known_data",
         "name",
         "name_expiry",
-        "nlink",
         "nlookup",
         "parent",
         "target",
@@ -72,16 +68,13 @@ class Node:
     _path_age = -1
 
     def __init__(
-        self, cookie: Cookie, fileid: int, parent: DirectoryNode | None, name: bytes, va: Vattr
+        self, cookie: Cookie, parent: DirectoryNode | None, name: bytes, va: Vattr
     ) -> None:
         self.cookie = cookie
-        self.fileid = fileid
         self.parent = parent
         self.name = name
-        self.aliases: list[tuple[DirectoryNode, bytes]] | None = None
         self.va = va
         self.vtype: int = Vtype.VNON if va.vtype is None else va.vtype
-        self.nlink = va.nlink or 1
         self.expiry = 0
         self.name_expiry = 0
         """Until when the name is believed to lead here, monotonic ns."""
@@ -89,7 +82,6 @@ class Node:
         self.checked_at = -CHECKED_NEVER
         """When the server last told its attributes, monotonic ns."""
         self.nlookup = 0
-        self.is_gone = False
         self.is_modified = False
         """We changed its data since `va` was learnt, so that a new mtime is no surprise."""
         self.file: OpenFile | None = None
@@ -97,6 +89,25 @@ class Node:
         """What a symbolic link holds, and until when that is believed, monotonic ns."""
         self.known_data: tuple[int, int, int] | None = None
         """Size, mtime and wall-clock ns at which the host's pages of the node were right."""
+
+    @property
+    def fileid(self) -> int:
+        """Its number, the same for good."""
+        return self.va.fileid or 0
+
+    @property
+    def nlink(self) -> int:
+        """Its links as far as is known, 0 when the last one was removed."""
+        return self.va.nlink or 0
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its last name is gone. The root alone has an empty name, and stays."""
+        return self.parent is None and self.name != b""
+
+    def add_links(self, by: int) -> None:
+        """Note that it has `by` more links."""
+        self.va = self.va._replace(nlink=self.nlink + by)
 
     def __repr__(self) -> str:
         return f"<Node {self.cookie} {self.name!r}{' gone' if self.is_gone else ''}>"
@@ -110,9 +121,9 @@ class DirectoryNode(Node):
     __slots__ = ("_path", "_path_age", "children", "listing", "missing")
 
     def __init__(
-        self, cookie: Cookie, fileid: int, parent: DirectoryNode | None, name: bytes, va: Vattr
+        self, cookie: Cookie, parent: DirectoryNode | None, name: bytes, va: Vattr
     ) -> None:
-        super().__init__(cookie, fileid, parent, name, va)
+        super().__init__(cookie, parent, name, va)
         self.children = {}
         self.listing = None
         self.missing = None
@@ -138,11 +149,13 @@ class NodeTable:
         self._cookie = 1
         self._displaced: set[int] = set()
         """File ids of living nodes that have left the name which their id was made of."""
+        self._aliases: dict[Node, list[tuple[DirectoryNode, bytes]]] = {}
+        """Further names of nodes that hard links of ours have given several."""
         self.moves = 0
         """Counts what may have changed the path of a node by changing that of a directory."""
         self.changes = 0
         """Counts our changes to anything; see `Node.changed_at`."""
-        self.root = DirectoryNode(Cookie(1), ROOT_FILEID, None, b"", root_va)
+        self.root = DirectoryNode(Cookie(1), None, b"", root_va)
         self.nodes: dict[int, Node] = {1: self.root}
 
     # Names.
@@ -206,7 +219,7 @@ class NodeTable:
 
     # Making, naming and forgetting.
 
-    def fileid_at(self, directory: Node, name: bytes) -> int:
+    def fileid_at(self, directory: DirectoryNode, name: bytes) -> int:
         """Return the file id for what is seen as `name` in `directory` for the first time.
 
         The same at the next mount, for it is made of the path alone: 60 bits of a hash of the
@@ -236,7 +249,7 @@ class NodeTable:
         assert va.fileid is not None
         self._cookie += 1
         kind = DirectoryNode if va.vtype == Vtype.VDIR else Node
-        node = kind(Cookie(self._cookie), va.fileid, directory, name, va)
+        node = kind(Cookie(self._cookie), directory, name, va)
         self._enter(node, directory, name)
         self.nodes[self._cookie] = node
         return node
@@ -257,11 +270,8 @@ class NodeTable:
         self._enter(node, directory, name)
         if node.parent is None:
             node.parent, node.name = directory, name
-            node.is_gone = False
         else:
-            if node.aliases is None:
-                node.aliases = []
-            node.aliases.append((directory, name))
+            self._aliases.setdefault(node, []).append((directory, name))
 
     def drop_name(self, directory: DirectoryNode, name: bytes) -> Node | None:
         """Take a name away, here only; return the node that had it, None for no known node.
@@ -275,14 +285,14 @@ class NodeTable:
         self.moves += node.children is not None
         if node.parent is directory and node.name == name:
             self._displaced.add(node.fileid)
-            if node.aliases:
-                node.parent, node.name = node.aliases.pop()
+            aliases = self._aliases.get(node)
+            if aliases:
+                node.parent, node.name = aliases.pop()
             else:
                 node.parent = None
-                node.is_gone = True
                 node.expiry = 0
-        elif node.aliases:
-            node.aliases.remove((directory, name))
+        elif node in self._aliases:
+            self._aliases[node].remove((directory, name))
         self.changed(node)
         if node.parent is None and node.nlookup == 0:
             self._release(node)
@@ -316,9 +326,9 @@ class NodeTable:
         if node.parent is source and node.name == source_name:
             self._displaced.add(node.fileid)
             node.parent, node.name = target, target_name
-        elif node.aliases:
-            node.aliases.remove((source, source_name))
-            node.aliases.append((target, target_name))
+        elif node in self._aliases:
+            self._aliases[node].remove((source, source_name))
+            self._aliases[node].append((target, target_name))
         self._enter(node, target, target_name)
         self.changed(node)
         self._let_go(source)
@@ -336,7 +346,7 @@ class NodeTable:
 
     def _free(self, node: Node) -> None:
         parent = node.parent
-        for directory, name in node.aliases or ():
+        for directory, name in self._aliases.get(node, ()):
             self._unname(node, directory, name)
         if parent is not None:
             self._unname(node, parent, node.name)
@@ -357,6 +367,7 @@ class NodeTable:
     def _release(self, node: Node) -> None:
         self.nodes.pop(node.cookie, None)
         self._displaced.discard(node.fileid)
+        self._aliases.pop(node, None)
         if isinstance(node, DirectoryNode):
             self.listings.leave(node)
         if node.file is not None:

@@ -130,9 +130,9 @@ class RenameOperations(NameOperations):
                 target.listing.add(target_name, node.fileid)
             if node.vtype == Vtype.VDIR:
                 if source.nlink > 2:
-                    source.nlink -= 1
+                    source.add_links(-1)
                 if target.nlink > 1 and victim is None:
-                    target.nlink += 1
+                    target.add_links(1)
         if victim is not None and (victim.va.size, victim.va.mtime) == (
             node.va.size,
             node.va.mtime,
