@@ -59,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only-inside", action="store_true", help="only what needs no mount")
     parser.add_argument("--no-disks", action="store_true", help="leave out the disk images")
     parser.add_argument("--only-disks", action="store_true", help="only the disk images")
+    parser.add_argument("--no-programs", action="store_true", help="leave out FUSE programs")
+    parser.add_argument("--only-programs", action="store_true", help="only FUSE programs")
     parser.add_argument("--no-served", action="store_true", help="leave out the SFTP end")
     parser.add_argument("--only-served", action="store_true", help="only the SFTP end")
     parser.add_argument(
@@ -107,6 +109,7 @@ def main() -> int:
     shortfalls: list[Shortfall] = []
     try:
         only = options.only_inside or options.only_disks or options.only_served
+        only = only or options.only_programs
         if not only:
             for link in links:
                 done, interrupted = _measure(link, options, rows, contenders)
@@ -124,6 +127,12 @@ def main() -> int:
             become_subreaper()
             out.print()
             shortfalls += print_disks(out, options.quick, options.rounds)
+        if options.only_programs or (not only and not options.no_programs):
+            from .programs import print_fuse_programs
+
+            become_subreaper()
+            out.print()
+            shortfalls += print_fuse_programs(out, options.quick, options.rounds)
         if options.only_served or (not only and not options.no_served):
             from .served import print_daemons, print_programs
 
