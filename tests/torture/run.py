@@ -55,7 +55,9 @@ def of_programs(place: Path, stacks: list[str], runs: int, seed: int) -> Iterato
                         top = made.point / script.name.replace(" ", "-")
                         top.mkdir()
                         shell = Shell(top, Path(local), made.origin / top.name)
-                        yield name, script.name, _trouble(partial(_run, script, shell))
+                        trouble = _trouble(partial(_run, script, shell))
+                        assert made.alive(), f"it died of {script.name}: {trouble}"
+                        yield name, script.name, trouble
                 (made.point / "own").mkdir()
                 for turn in range(seed, seed + runs):
                     yield name, f"own writes {turn}", _trouble(partial(_own, made.point, turn))
