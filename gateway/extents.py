@@ -1,12 +1,14 @@
-"""Space within a file, asked for by the host: FALLOCATE.
+"""Space within files, asked for by the host: FALLOCATE, LSEEK and COPY_FILE_RANGE.
 
-What a file server has not is ENOSYS here: the host then asks no more and tells programs what it
-tells them on file systems without it, EOPNOTSUPP; posix_fallocate(3) writes zeros by itself.
+What a file server has not is ENOSYS here: the host then asks no more and does what it does on file
+systems without it. fallocate(2) fails with EOPNOTSUPP, and posix_fallocate(3) writes zeros by
+itself; a file is all data up to its end; what is to be copied is read and written.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from ..native import device_replies as replies
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _KEEP_SIZE: Final = 0x1
 _PUNCH_HOLE: Final = 0x2
 """FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE."""
+_COPY_MAX: Final = 0xFFFFF000
+"""What a reply can say, octets, in whole pages."""
 
 
 class Extents:
@@ -54,6 +58,53 @@ class Extents:
             opened.dirty = True
             await end.server.fallocate(cookie, offset, length)
         return replies.error(request.unique, 0)
+
+    async def lseek(self, request: Request, fh: int, offset: int, whence: int) -> bytes:
+        """Find the next data or hole. Errors: ENXIO; ENOSYS: by the size, then."""
+        if offset < 0:
+            raise VfsError(errno.ENXIO)
+        opened = self._end.opened(fh)
+        found = await _absent_as_enosys(
+            self._end.server.seek_data(opened.node.cookie, offset, whence, opened.cred)
+        )
+        return replies.offset(request.unique, found)
+
+    async def copy_file_range(
+        self,
+        request: Request,
+        fh: int,
+        offset: int,
+        _ino: int,
+        fh_out: int,
+        offset_out: int,
+        length: int,
+        flags: int,
+    ) -> bytes:
+        """Copy inside the server. Errors: ENOSYS, EXDEV: by reading and writing, then."""
+        if flags:
+            raise VfsError(errno.EINVAL)
+        source, target = self._end.opened(fh), self._end.opened(fh_out)
+        target.dirty = True
+        copied = await _absent_as_enosys(
+            self._end.server.copy_file_range(
+                source.node.cookie,
+                offset,
+                target.node.cookie,
+                offset_out,
+                min(length, _COPY_MAX),
+                target.cred,
+            )
+        )
+        return replies.count(request.unique, copied)
+
+
+async def _absent_as_enosys(operation: Awaitable[int]) -> int:
+    try:
+        return await operation
+    except VfsError as exc:
+        if exc.errno != errno.EOPNOTSUPP:
+            raise
+        raise VfsError(errno.ENOSYS) from None
 
 
 def _need(condition: bool) -> None:

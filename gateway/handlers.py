@@ -42,7 +42,14 @@ from ..native.constants import (
 from ..native.device_replies import Attr
 from ..native.device_requests import Request
 from ..native.errors import VfsError
-from ..native.fuse_protocol import FSYNC_FDATASYNC, FopenFlag, Opcode, Valid
+from ..native.fuse_protocol import (
+    FSYNC_FDATASYNC,
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    FopenFlag,
+    Opcode,
+    Valid,
+)
 from ..native.records import (
     FSCRED,
     IFMT_TO_VTYPE,
@@ -100,6 +107,8 @@ _OF_OPEN_FILES: Final = frozenset(
         Opcode.SETLK,
         Opcode.SETLKW,
         Opcode.FALLOCATE,
+        Opcode.LSEEK,
+        Opcode.COPY_FILE_RANGE,
         Opcode.READDIRPLUS,
         Opcode.INIT,
     }
@@ -201,6 +210,8 @@ class FuseEnd:
             Opcode.DESTROY: self.destroy,
             Opcode.BATCH_FORGET: self.batch_forget,
             Opcode.FALLOCATE: self._extents.fallocate,
+            Opcode.LSEEK: self._extents.lseek,
+            Opcode.COPY_FILE_RANGE: self._extents.copy_file_range,
             Opcode.READDIRPLUS: self.readdirplus,
             Opcode.RENAME2: self.rename,
         }
@@ -416,8 +427,11 @@ class FuseEnd:
     async def rename(
         self, request: Request, new_parent: int, flags: int, name_old: bytes, name_new: bytes
     ) -> bytes:
-        """Rename, replacing what is there. EINVAL for renameat2's flags: puffs has none."""
-        if flags:
+        """Rename, replacing what is there, or as one of renameat2's flags says.
+
+        Errors: EINVAL for flags that the server does not have, or that exclude each other.
+        """
+        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise VfsError(errno.EINVAL)
         old_dir, new_dir = self._node(request.nodeid), self._node(new_parent)
         cn_src = self._cn(name_old, request, NameiOp.DELETE)
@@ -426,24 +440,34 @@ class FuseEnd:
         targ: Node | None = None
         try:
             targ = await self._present(new_dir, cn_targ)
-            await self.server.rename(
-                old_dir.cookie,
-                src.cookie,
-                cn_src,
-                new_dir.cookie,
-                None if targ is None else targ.cookie,
-                cn_targ,
-            )
+            if targ is not None and flags == RENAME_NOREPLACE:
+                raise VfsError(errno.EEXIST)
+            args = (old_dir.cookie, src.cookie, cn_src, new_dir.cookie)
+            targ_cookie = None if targ is None else targ.cookie
+            if flags:
+                await self._rename_with(*args, targ_cookie, cn_targ, flags)
+            else:
+                await self.server.rename(*args, targ_cookie, cn_targ)
             if src is not targ:  # two names of one file: rename(2) leaves both
                 self.nodes.unname(old_dir, name_old)
                 self.nodes.unname(new_dir, name_new)
                 if src.nlookup > 0:
                     self.nodes.name(new_dir, name_new, src)
+                if targ is not None and flags == RENAME_EXCHANGE and targ.nlookup > 0:
+                    self.nodes.name(old_dir, name_old, targ)
         finally:
             if targ is not None:
                 self.nodes.settle(targ)
             self.nodes.settle(src)
         return replies.error(request.unique, 0)
+
+    async def _rename_with(self, *args: Any) -> None:
+        try:
+            await self.server.rename_with(*args)
+        except VfsError as exc:
+            if exc.errno != errno.EOPNOTSUPP:
+                raise
+            raise VfsError(errno.EINVAL) from None  # as file systems without flags say it
 
     async def readlink(self, request: Request) -> Answer:
         """Return the target of a symbolic link."""

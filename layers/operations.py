@@ -17,12 +17,13 @@ _NAMES: Final = (
     "statvfs statvfs_at sync unmount fhtonode nodetofh extattrctl "
     "lookup create mknod mkdir symlink open close access getattr setattr read write fsync seek "
     "mmap poll remove link rename rmdir readdir readlink abortop inactive reclaim print pathconf "
-    "advlock getextattr setextattr listextattr deleteextattr fallocate fdiscard"
+    "advlock getextattr setextattr listextattr deleteextattr fallocate fdiscard "
+    "seek_data copy_file_range rename_with"
 ).split()
 
 CHANGING: Final = frozenset(
     "create mknod mkdir symlink setattr write remove link rename rmdir setextattr deleteextattr "
-    "extattrctl fallocate fdiscard".split()
+    "extattrctl fallocate fdiscard copy_file_range rename_with".split()
 )
 """Operations after which a file system is another one."""
 

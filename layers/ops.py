@@ -297,3 +297,41 @@ class FileServer(ABC):
     async def fdiscard(self, opc: Cookie, offset: int, length: int) -> None:
         """Make a range read as zeros and give its space back."""
         raise VfsError(EOPNOTSUPP)
+
+    # What puffs does not have (ours): EOPNOTSUPP has the kernel above do it in another way, which
+    # is what happens to all of them above a `p2k`.
+
+    async def seek_data(self, opc: Cookie, offset: int, whence: int, cred: Cred) -> int:
+        """Return where the next data (os.SEEK_DATA) or hole (os.SEEK_HOLE) from `offset` begins.
+
+        The end of a file is a hole. Errors: ENXIO `offset` is at the end or behind, or no data
+        follow; EOPNOTSUPP.
+        """
+        raise VfsError(EOPNOTSUPP)
+
+    async def copy_file_range(
+        self, opc: Cookie, offset: int, targ: Cookie, targ_offset: int, length: int, cred: Cred
+    ) -> int:
+        """Copy inside the server; return how many octets, fewer perhaps, 0 at the end of `opc`.
+
+        Errors: EOPNOTSUPP, EXDEV: it cannot; others as write has them.
+        """
+        raise VfsError(EOPNOTSUPP)
+
+    async def rename_with(
+        self,
+        opc: Cookie,
+        src: Cookie,
+        cn_src: Componentname,
+        targ_dir: Cookie,
+        targ: Cookie | None,
+        cn_targ: Componentname,
+        flags: int,
+    ) -> None:
+        """Move as `rename` does, with flags of renameat2(2), all or nothing.
+
+        RENAME_NOREPLACE: `targ` is None, and what somebody else has made there meanwhile is EEXIST;
+        RENAME_EXCHANGE: `src` and `targ` change their places.
+        Errors: EOPNOTSUPP; EINVAL these flags; others as `rename` has them.
+        """
+        raise VfsError(EOPNOTSUPP)

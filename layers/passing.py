@@ -266,6 +266,31 @@ class Passing(FileServer):
         """See FileServer."""
         return self.below.fdiscard(opc, offset, length)
 
+    def seek_data(
+        self, opc: Cookie, offset: int, whence: int, cred: Cred
+    ) -> Coroutine[Any, Any, int]:
+        """See FileServer."""
+        return self.below.seek_data(opc, offset, whence, cred)
+
+    def copy_file_range(
+        self, opc: Cookie, offset: int, targ: Cookie, targ_offset: int, length: int, cred: Cred
+    ) -> Coroutine[Any, Any, int]:
+        """See FileServer."""
+        return self.below.copy_file_range(opc, offset, targ, targ_offset, length, cred)
+
+    def rename_with(
+        self,
+        opc: Cookie,
+        src: Cookie,
+        cn_src: Componentname,
+        targ_dir: Cookie,
+        targ: Cookie | None,
+        cn_targ: Componentname,
+        flags: int,
+    ) -> Coroutine[Any, Any, None]:
+        """See FileServer."""
+        return self.below.rename_with(opc, src, cn_src, targ_dir, targ, cn_targ, flags)
+
 
 class Around(Passing):
     """A Passing that does one thing about all operations, whatever they are called.

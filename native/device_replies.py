@@ -34,6 +34,7 @@ _encode_dirents = lib.fuse_encode_dirents
 _head: Final = Struct("=IiQ").pack
 _open: Final = Struct("=IiQQI4x").pack
 _count: Final = Struct("=IiQI4x").pack
+_offset: Final = Struct("=IiQQ").pack
 _lock: Final = Struct("=IiQQQII").pack
 _statfs: Final = Struct("=IiQ5Q3I28x").pack
 _init: Final = Struct("=IiQ4IHHIIH34x").pack
@@ -105,6 +106,11 @@ def opened(unique: int, fh: int, flags: int) -> bytes:
 def count(unique: int, number: int) -> bytes:
     """Return the reply with the octets written, or the length of extended attributes."""
     return _count(24, 0, unique & _U64, number)
+
+
+def offset(unique: int, number: int) -> bytes:
+    """Return the reply with a place in a file, octets. It must not be negative."""
+    return _offset(24, 0, unique & _U64, number)
 
 
 def lock(unique: int, start: int, end: int, kind: int, pid: int) -> bytes:

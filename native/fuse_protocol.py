@@ -124,6 +124,8 @@ class FopenFlag(IntFlag):
 
 GETATTR_FH: Final = 1
 LK_FLOCK: Final = 1
+RENAME_NOREPLACE: Final = 1
+RENAME_EXCHANGE: Final = 2
 FSYNC_FDATASYNC: Final = 1
 
 

@@ -293,6 +293,34 @@ class FileOperations(NameOperations):
         """See FileServer."""
         await self._allocate(opc, offset, length, _PUNCH_HOLE | _KEEP_SIZE)
 
+    async def seek_data(self, opc: Cookie, offset: int, whence: int, cred: Cred) -> int:
+        """See FileServer."""
+        node = self.node(opc)
+        with await self.handle_for(node, FREAD, cred) as handle:
+            args = (handle.fh, offset, whence)
+            found: int = await self.ask(
+                fuse_requests.lseek, node, cred, *args, decode=fuse_replies.offset
+            )
+        return found
+
+    async def copy_file_range(
+        self, opc: Cookie, offset: int, targ: Cookie, targ_offset: int, length: int, cred: Cred
+    ) -> int:
+        """See FileServer. Errors: EIO for more than was asked for."""
+        source, target = self.node(opc), self.node(targ)
+        with (
+            await self.handle_for(source, FREAD, cred) as reading,
+            await self.handle_for(target, FWRITE, cred) as writing,
+        ):
+            writing.is_dirty = writing.is_unsynced = True
+            args = (reading.fh, offset, target.nodeid, writing.fh, targ_offset, length, 0)
+            copied: int = await self.ask(
+                fuse_requests.copy_file_range, source, cred, *args, decode=fuse_replies.count
+            )
+        if copied > length:
+            raise VfsError(EIO, "the FUSE server copied more than it was told")
+        return copied
+
     async def _handle_of(self, node: Node, owner: int, need: int) -> Handle:
         """Return the handle through which `owner` has locks, or one that nobody has any through."""
         every = (*node.handles, *node.loans)

@@ -18,7 +18,7 @@ from ...native.constants import (
     Vtype,
 )
 from ...native.errors import VfsError
-from ...native.fuse_protocol import Entry, FuseDirent, Opened
+from ...native.fuse_protocol import RENAME_EXCHANGE, Entry, FuseDirent, Opened
 from ...native.fuse_replies import READDIR_MAX
 from ...native.records import (
     VTYPE_TO_IFMT,
@@ -40,6 +40,8 @@ _LOOKUPS_MAX: Final = 16
 """How many entries of a listing are looked up at once. A program may start a thread for each."""
 _MISSING: Final = Newinfo(Cookie(0), 0)
 _DOTS: Final = (b".", b"..")
+_RENAME2_MINOR: Final = 23
+"""Since when there is RENAME2."""
 
 
 class NameOperations(Asking):
@@ -209,14 +211,55 @@ class NameOperations(Asking):
         cn_targ: Componentname,
     ) -> None:
         """See FileServer."""
+        await self._rename(opc, src, cn_src, targ_dir, targ, cn_targ, None)
+
+    async def rename_with(
+        self,
+        opc: Cookie,
+        src: Cookie,
+        cn_src: Componentname,
+        targ_dir: Cookie,
+        targ: Cookie | None,
+        cn_targ: Componentname,
+        flags: int,
+    ) -> None:
+        """See FileServer. Errors: EOPNOTSUPP for a program before 7.23."""
+        if self.session.minor < _RENAME2_MINOR:
+            raise VfsError(EOPNOTSUPP)
+        if not flags & RENAME_EXCHANGE:
+            await self._rename(opc, src, cn_src, targ_dir, targ, cn_targ, flags)
+            return
+        if targ is None:
+            raise VfsError(ENOENT)
+        old_dir, new_dir = self.node(opc), self.node(targ_dir)
+        await self.ask(
+            fuse_requests.rename2,
+            *(old_dir, cn_src.cred, cn_src.name, new_dir.nodeid, cn_targ.name, flags),
+        )
+        for cookie, place in ((src, new_dir), (targ, old_dir)):
+            node = self.nodes.known(cookie)
+            if node is not None:
+                self.nodes.found_in(node, place)
+
+    async def _rename(
+        self,
+        opc: Cookie,
+        src: Cookie,
+        cn_src: Componentname,
+        targ_dir: Cookie,
+        targ: Cookie | None,
+        cn_targ: Componentname,
+        flags: int | None,
+    ) -> None:
         node, new_dir = self.node(src), self.node(targ_dir)
         victim = None if targ is None else self.node(targ)
         if victim is not None and victim is not node:
             await self.close_unused(victim)
-        await self.ask(
-            fuse_requests.rename,
-            *(self.node(opc), cn_src.cred, cn_src.name, new_dir.nodeid, cn_targ.name),
-        )
+        old_dir, cred, names = self.node(opc), cn_src.cred, (cn_src.name, new_dir.nodeid)
+        if flags is None:
+            await self.ask(fuse_requests.rename, old_dir, cred, *names, cn_targ.name)
+        else:
+            await self.ask(fuse_requests.rename2, old_dir, cred, *names, cn_targ.name, flags)
         if victim is not None and victim is not node:
             victim.is_removed = True
         if self.nodes.known(node.cookie) is node:

@@ -16,6 +16,8 @@ from ..support.stacks import STACKS
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 KEEP_SIZE, PUNCH_HOLE, COLLAPSE_RANGE = 0x1, 0x2, 0x8
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+AT_FDCWD = -100
 HAVE_SPACE = ("puffs|p2k|tmpfs", "puffs|p2k|ext2fs", "puffs|local", "puffs|perfuse")
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -75,3 +77,58 @@ def test_without_the_operation_zeros_are_written(mounts: Mounts) -> None:
             assert fallocate(file.fileno(), 0, 0, 5000) == errno.EOPNOTSUPP
             os.posix_fallocate(file.fileno(), 0, 5000)
         assert (place / "file").read_bytes() == bytes(5000)
+
+
+def renameat2(old: Path, new: Path, flags: int) -> int:
+    """Return errno, 0 for success."""
+    done = libc.renameat2(AT_FDCWD, bytes(old), AT_FDCWD, bytes(new), flags)
+    return 0 if done == 0 else ctypes.get_errno()
+
+
+@pytest.fixture(params=[*HAVE_SPACE, "puffs|psshfs"])
+def place(request: pytest.FixtureRequest, mounts: Mounts) -> Iterator[Path]:
+    yield from place_of(mounts, request.param)
+
+
+def test_a_copy_within_a_mount(place: Path) -> None:
+    data = bytes(range(256)) * 400
+    (place / "from").write_bytes(data)
+    with (place / "from").open("rb") as source, (place / "to").open("w+b") as target:
+        copied = os.copy_file_range(source.fileno(), target.fileno(), 70000, 1000, 30000)
+        assert 0 < copied <= 70000
+        assert os.fstat(target.fileno()).st_size == 30000 + copied
+        target.seek(0)
+        assert target.read() == bytes(30000) + data[1000 : 1000 + copied]
+        assert os.copy_file_range(source.fileno(), target.fileno(), 10, len(data)) == 0
+
+
+def test_data_are_found(place: Path) -> None:
+    """Whether holes are known or not: data are never taken for one."""
+    with (place / "file").open("w+b") as file:
+        file.write(b"x" * 4096)
+        file.seek(1 << 20)
+        file.write(b"y")
+        file.flush()
+        fd, size = file.fileno(), (1 << 20) + 1
+        assert os.lseek(fd, 0, os.SEEK_DATA) == 0
+        assert os.lseek(fd, 1 << 20, os.SEEK_DATA) == 1 << 20
+        assert os.lseek(fd, 1 << 20, os.SEEK_HOLE) == size
+        assert 4096 <= os.lseek(fd, 0, os.SEEK_HOLE) <= size
+        with pytest.raises(OSError, match="No such device or address"):
+            os.lseek(fd, size, os.SEEK_DATA)
+
+
+def test_renames_with_flags_are_done_whole_or_refused(place: Path) -> None:
+    one, two, three = place / "one", place / "two", place / "three"
+    one.write_text("1")
+    two.write_text("2")
+    assert renameat2(one, two, RENAME_NOREPLACE) == errno.EEXIST
+    assert (one.read_text(), two.read_text()) == ("1", "2")
+    done = renameat2(one, three, RENAME_NOREPLACE)
+    assert done in (0, errno.EINVAL)
+    assert (one if done else three).read_text() == "1"
+    assert sorted(os.listdir(place)) == sorted(["one" if done else "three", "two"])
+    first = one if done else three
+    done = renameat2(first, two, RENAME_EXCHANGE)
+    assert done in (0, errno.EINVAL)
+    assert (first.read_text(), two.read_text()) == (("1", "2") if done else ("2", "1"))

@@ -173,6 +173,8 @@ def reply(name: str, unique: int, *args: Any) -> bytes:
         return _reply(unique, struct.pack("=QI4x", *args))
     if name == "count":
         return _reply(unique, struct.pack("=I4x", *args))
+    if name == "offset":
+        return _reply(unique, struct.pack("=Q", *args))
     if name == "lock":
         return _reply(unique, struct.pack("=QQII", *args))
     if name == "statfs":

@@ -38,6 +38,7 @@ REPLIES: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "attributes": (signed, attr),
     "opened": (st.integers(0, 2**63 - 1), unsigned),
     "count": (unsigned,),
+    "offset": (st.integers(0, 2**63 - 1),),
     "lock": (*[st.integers(0, 2**63 - 1)] * 2, unsigned, unsigned),
     "statfs": (states,),
     "init": (unsigned, unsigned, unsigned, unsigned, st.integers(0, 2**16 - 1)),
