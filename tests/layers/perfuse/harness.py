@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from errno import ENOSYS
 
 import trio
@@ -51,16 +51,17 @@ class Server:
         }
 
     async def serve(self) -> None:
-        while request := await self.sock.recv(1 << 20):
-            _, opcode, unique, nodeid = struct.unpack_from("=IIQQ", request)
-            body = request[40:]
-            self.asked.append((opcode, nodeid, body))
-            self.uniques[opcode] = unique
-            if opcode in SILENT:
-                continue
-            answer = self.answers.get(opcode, absent)(nodeid, body)
-            if answer is not None:
-                await self.reply(unique, answer)
+        with suppress(ConnectionResetError):  # the end, with answers that nobody has read
+            while request := await self.sock.recv(1 << 20):
+                _, opcode, unique, nodeid = struct.unpack_from("=IIQQ", request)
+                body = request[40:]
+                self.asked.append((opcode, nodeid, body))
+                self.uniques[opcode] = unique
+                if opcode in SILENT:
+                    continue
+                answer = self.answers.get(opcode, absent)(nodeid, body)
+                if answer is not None:
+                    await self.reply(unique, answer)
 
     async def reply(self, unique: int, answer: bytes | int) -> None:
         await self.sock.send(message(unique, answer))
