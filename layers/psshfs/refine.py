@@ -49,8 +49,9 @@ class Refiner:
     async def _space(self, exc: StatusError, path: bytes, octets: int = 1) -> VfsError:
         """A change failed for no reason of names: look whether there is room to make one.
 
-        OpenSSH has FAILURE for EROFS and ENOSPC; statvfs shows both. (A quota shows nothing and
-        stays EIO.)
+        OpenSSH has FAILURE for EROFS, ENOSPC and EDQUOT. statvfs shows the first two, and the quota
+        of a tree that has a file system's size of its own (XFS projects, ZFS): ENOSPC. A user's
+        quota nothing shows, and it stays EIO, but where the server's words name it (errmap.py).
         """
         state = await self._statvfs(path)
         if state is not None:

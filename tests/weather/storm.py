@@ -289,11 +289,10 @@ def outside(
         try:
             yield line, sshd, made
             made.log_read = sys.maxsize
-            try:
-                made.close()
-            except AssertionError as exc:
-                exc.add_note(made.ground.log.read_text()[-2000:])
-                raise
+            made.close()
+        except Exception as exc:
+            exc.add_note(made.ground.log.read_text()[-2000:])
+            raise
         finally:
             made.destroy()
 

@@ -162,3 +162,30 @@ async def test_the_order_of_a_safe_rename(fails: bool) -> None:
         else:
             await rename
             assert steps == ["/a /b", "/b /.psshfs-", "/a /b", "remove /.psshfs-"]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [Vattr(mode=0o600), Vattr(uid=500, gid=600), Vattr(atime=7 * SECOND, mtime=7 * SECOND)],
+    ids=["chmod", "chown", "utimes"],
+)
+async def test_a_change_that_the_server_ignores(wanted: Vattr) -> None:
+    """OK, and nothing is done (FAT on the server, a server of some appliance): what is told behind
+    it, and from then on, is what the server has, not what was asked for."""
+    there = attrs(size=5, mtime=5)
+
+    def handler(kind: int, number: int, body: bytes) -> bytes | None:
+        if kind in (sftp.FXP_LSTAT, sftp.FXP_FSTAT):
+            return packet(sftp.FXP_ATTRS, number, there)
+        return status(number, sftp.FX_OK)
+
+    async with scripted(handler) as (server, peer):
+        f = await look(server, b"f")
+        before, _ = await server.getattr(f.cookie, CRED)
+        assert (before.mode, before.uid, before.gid, before.mtime) == (0o644, 0, 0, 5 * SECOND)
+        peer.seen.clear()
+        after, _ = await server.setattr(f.cookie, wanted, CRED)
+        assert after == before
+        assert (await server.getattr(f.cookie, CRED))[0] == before
+        # One more look than for a change that was made: the first one may have been too early.
+        assert peer.seen == [sftp.FXP_SETSTAT, sftp.FXP_LSTAT, sftp.FXP_LSTAT]
