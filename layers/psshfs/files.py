@@ -276,7 +276,10 @@ class FileOperations(AttrCache):
         data = await self.readahead.read(
             file.streams, handle, offset, resid, node.va.size or 0, is_size_sure=is_sure
         )
-        if (node.va.size or 0) - offset > SPREAD_READ_MIN and file.streams:
+        rest = (node.va.size or 0) - offset
+        if rest <= len(data):
+            file.note_end(offset, data)
+        elif rest > SPREAD_READ_MIN and file.streams:
             if self.channels.is_wanted(handle, self.readahead.pace):
                 self._spread(node, file, handle)
         return data

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from ...native.constants import FREAD, FWRITE
+from ...native.records import Buffer
 from .channels import Channels
 from .pace import Pace
 from .readahead import ReadAhead, Stream
@@ -15,6 +16,9 @@ from .writebehind import WriteBehind
 
 if TYPE_CHECKING:
     from .writeback import Birth
+
+END_LEN: Final = 1024
+"""Octets that are remembered of a file's end: some lines of a log, with the times in them."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +40,7 @@ class OpenFile:
         "is_unsynced",
         "reader",
         "readers",
+        "seen_end",
         "streams",
         "whole",
         "whole_asked",
@@ -64,6 +69,9 @@ class OpenFile:
         self.whole: bytes | None = None
         """All that is in the file, where it was read before it was opened."""
         self.whole_asked = 0
+        self.seen_end: tuple[int, bytes] | None = None
+        """The last octets of the file when a reader has come to its end, and where they begin: by
+        them it is known again when it has grown while the server was away."""
         self.append_lock = trio.Lock()
         """Held from asking where the file ends until what goes there is sent."""
 
@@ -121,6 +129,12 @@ class OpenFile:
             self.is_kept = False
             return self.writes.is_idle and not self.writes.has_error
         return False
+
+    def note_end(self, offset: int, data: Buffer) -> None:
+        """Note that a reader has got `data` at `offset`, up to the end of the file."""
+        start = max(0, len(data) - END_LEN)
+        if start < len(data):
+            self.seen_end = offset + start, bytes(memoryview(data)[start:])
 
     def hold(self, data: bytes, asked: int) -> None:
         """Keep the whole file, which was asked for at `asked` (monotonic ns)."""

@@ -38,4 +38,7 @@ async def restore(server: AttrCache) -> None:
     for handle in opened:
         if handle not in connection.handles:
             ahead.drop(handle.wire)  # closed by its owner meanwhile
+    for node in server.table.nodes.values():
+        if node.file is not None and node.file.seen_end is not None:
+            node.expiry = 0  # it may have grown
     connection.resume()

@@ -2,8 +2,11 @@
 
 Version 3 names no inode. So a file is the same when it is where we have put it, regular, and as
 long and as old as we know it; where writes of ours are under way, as long as they can have made
-it. What does not fit has been replaced or changed by others meanwhile: its handles get
-ESTALE for good, for to go on at an offset in another file's data would be a lie.
+it. A file that we only read may have grown, as logs do (`tail -f`): it is the same when it has not
+become older and the end that a reader saw last is where it was. Its length and time alone would
+not do, for a log that was rotated meanwhile may be longer already. What does not fit has been
+replaced or changed by others meanwhile: its handles get ESTALE for good, for to go on at an offset
+in another file's data would be a lie.
 """
 
 from __future__ import annotations
@@ -37,11 +40,24 @@ class Expected(NamedTuple):
     mtime: int | None = None
     appended: Sequence[Slot[Any]] = ()
     """Writes to its end that the server may have made: what is there now must be theirs."""
+    seen_end: tuple[int, bytes] | None = None
+    """Where what a reader saw at its end begins, and that, of a file that may have grown."""
+
+    def has_grown(self, attrs: sftp.Attrs) -> bool:
+        """Tell whether the file is longer than it was, which is in order for what it is."""
+        return (
+            self.seen_end is not None
+            and attrs.size is not None
+            and attrs.size > self.size_max
+            and (self.mtime is None or attrs.mtime is None or attrs.mtime >= self.mtime)
+        )
 
     def fits(self, attrs: sftp.Attrs) -> bool:
         """Tell whether a file has these attributes; what it does not tell does not count."""
         if attrs.mode is not None and not stat.S_ISREG(attrs.mode):
             return False
+        if self.has_grown(attrs):
+            return True
         if attrs.size is not None and not self.size_min <= attrs.size <= self.size_max:
             return False
         return self.mtime is None or attrs.mtime is None or attrs.mtime == self.mtime
@@ -84,7 +100,10 @@ def _expected(table: NodeTable, node: Node, handle: Handle, ahead: Restoring) ->
         for slot in ahead.connection.retained
         if file.is_appended and slot.encode is sftp.write and slot.args[0] is handle
     ]
-    return Expected(path, size_min, size_max, mtime, appended)
+    is_only_read = handle is not file.writer and mtime is not None
+    return Expected(
+        path, size_min, size_max, mtime, appended, file.seen_end if is_only_read else None
+    )
 
 
 async def reopen(
@@ -141,7 +160,7 @@ async def _reopen_some(ahead: Restoring, wanted: list[tuple[Handle, Expected]]) 
         known = [ahead.submit(ATTRS, sftp.fstat, wire) for _, _, wire in wires]
     reopened = []
     for (handle, expected, wire), again in zip(wires, known, strict=True):
-        if not await _fits(again, handle, expected) or not await _has(ahead, again, expected):
+        if not await _fits(again, handle, expected) or not await _has(ahead, again, wire, expected):
             _lost(handle, expected, errno.ESTALE, "it is another file now")
         elif handle in ahead.connection.handles:
             handle.wire = wire
@@ -164,11 +183,15 @@ async def _fits(slot: Slot[sftp.Attrs], handle: Handle, expected: Expected) -> b
     return True
 
 
-async def _has(ahead: Restoring, slot: Slot[sftp.Attrs], expected: Expected) -> bool:
-    """Tell whether what was appended to the file is what we have appended, as far as it got.
+async def _has(ahead: Restoring, slot: Slot[sftp.Attrs], wire: bytes, expected: Expected) -> bool:
+    """Tell whether what was appended to the file is what we have appended, as far as it got, and
+    whether one that has grown has what we have seen in it.
 
     `slot` has the file's present attributes. A file that may be written only cannot be looked at.
     """
+    if expected.seen_end is not None and expected.has_grown(slot.result()):
+        offset, seen = expected.seen_end
+        return await _shows(ahead, wire, offset, memoryview(seen))
     size = slot.result().size or 0
     written = [one for one in expected.appended if one.args[1] < size]
     if not written:

@@ -2,10 +2,11 @@
 
     python -m tests.weather.storm --runs 200 --seed 1
 
-Each run has a directory of its own with a reader, writers, an appender and a renamer in it, and a
-sequence of weather, all drawn from the seed. As the network always comes back within the
-mount's patience and nobody else changes anything, no call may fail, each file must be what its
-writer says, and what was fsynced must be on the server when fsync returns.
+Each run has a directory of its own with a reader, writers, an appender, a renamer and a follower
+of a log in it, and a sequence of weather, all drawn from the seed. As the network always comes back
+within the mount's patience and nobody else changes anything, but for the log that grows, no call
+may fail, each file must be what its writer says, and what was fsynced must be on the server when
+fsync returns.
 """
 
 from __future__ import annotations
@@ -149,6 +150,7 @@ class Work:
             ("other writer", lambda chance: self._write(chance, "v")),
             ("appender", self._append),
             ("renamer", self._rename),
+            ("follower", self._follow),
         ):
             thread = threading.Thread(target=self._work, args=(name, body), daemon=True)
             thread.start()
@@ -228,6 +230,31 @@ class Work:
                 assert os.write(fd, line) == len(line)
                 wanted += line
                 yield
+        finally:
+            os.close(fd)
+
+    def _follow(self, chance: random.Random) -> Iterator[None]:
+        """As `tail -f` does: somebody at the server writes a log that is read here as it grows."""
+        written = bytearray()
+        seen = bytearray()
+
+        def grow(top: Path) -> None:
+            with (top / "followed").open("ab") as log:
+                line = b"%d %s\n" % (len(written), chance.randbytes(200).hex().encode())
+                log.write(line)
+            written.extend(line)
+
+        grow(self._top)
+        fd = os.open(self._top / "followed", os.O_RDONLY)
+        try:
+            while True:
+                while os.fstat(fd).st_size > len(seen):
+                    seen += (got := os.read(fd, 65536))
+                    assert got, f"an end after {len(seen)} of {len(written)} octets"
+                assert written.startswith(seen), f"{len(seen)} octets: not as written"
+                yield
+                grow(self._origin)
+                time.sleep(chance.uniform(0.0, 0.1))
         finally:
             os.close(fd)
 

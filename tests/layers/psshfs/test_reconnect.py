@@ -348,6 +348,44 @@ async def test_another_file_is_not_taken_for_ours(tmp_path: Path, kind: str) -> 
             assert await read_file(server, again.cookie) == b"new" * 100_001
 
 
+@pytest.mark.parametrize(
+    "kind", ["grown", "not seen", "rotated", "older", "written", "shorter", "as long"]
+)
+async def test_a_log_that_grows_is_followed(tmp_path: Path, kind: str) -> None:
+    """`tail -f` goes on, where the end that it saw is still there and nothing speaks against it."""
+    log = tmp_path / "log"
+    log.write_bytes(b"00:01 one\n" * 500)
+    os.utime(log, (2000, 2000))
+    async with mounted(tmp_path, replace(OPTIONS, read_ahead=0)) as (server, line, _):
+        info = await look(server, b"log")
+        mode = FREAD | FWRITE if kind == "written" else FREAD
+        await server.open(info.cookie, mode, CRED)
+        await server.read(info.cookie, 0, 4096, 0, CRED)
+        if kind != "not seen":
+            assert len(await server.read(info.cookie, 4096, 4096, 0, CRED)) == 904
+        line.refuses = True
+        line.cut()
+        await wait_all_tasks_blocked()
+        if kind in ("rotated", "as long"):
+            log.rename(tmp_path / "log.1")
+            log.write_bytes(b"00:02 two\n" * (501 if kind == "rotated" else 500))
+        elif kind == "shorter":
+            os.truncate(log, 4000)
+        else:
+            with log.open("ab") as file:
+                file.write(b"00:02 two\n")
+        if kind == "older":
+            os.utime(log, (1000, 1000))
+        line.refuses = False
+        if kind == "grown":
+            assert bytes(await server.read(info.cookie, 5000, 4096, 0, CRED)) == b"00:02 two\n"
+            line.cut()  # and once more, by what was seen now
+            assert bytes(await server.read(info.cookie, 4990, 4096, 0, CRED))[10:] == b"00:02 two\n"
+        else:
+            read = server.read(info.cookie, 5000, 4096, 0, CRED)
+            assert await errno_of(read) == errno.ESTALE
+
+
 async def test_an_open_file_without_a_name_is_lost(tmp_path: Path) -> None:
     async with mounted(tmp_path) as (server, line, _):
         info = await make(server, b"f", b"content")
