@@ -203,10 +203,13 @@ class Service:
     async def _lead(self, worker: Worker) -> None:
         """Read and handle requests until one has had to wait, or all is over."""
         device = self._device
+        # Behind a lone request that has just begun to wait there is as a rule no other one.
+        is_quiet = len(self.waiting) == 1
         while not self._is_over:
             try:
-                length = device.read(self._buffer)
+                length = 0 if is_quiet else device.read(self._buffer)
                 if not length:
+                    is_quiet = False
                     await device.readable()
                     self._unyielded = 0
                     continue

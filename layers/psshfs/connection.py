@@ -37,9 +37,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 import trio
 
 from ...native import sftp
-from ...native.errors import RemoteProtocolError, VfsError
+from ...native.errors import VfsError
 from ...native.records import Buffer
 from .handle import translated
+from .inbox import Inbox
 from .outbox import Outbox, constant
 from .pace import RoundTrip
 from .retention import Retention
@@ -55,10 +56,6 @@ BUSY: Final = 192
 """Requests in flight above which nothing is read ahead, so that others find room."""
 QUEUED_MAX: Final = 1024 * 1024
 """Octets that wait for the socket above which `room` waits."""
-CHUNK: Final = 1024 * 1024
-"""Size of a receive buffer, octets: several of the longest replies."""
-CHUNK_REST: Final = 64 * 1024
-"""A receive buffer with less room than this is not received into any more."""
 PACKET_MAX: Final = 256 * 1024 + 4096
 """Longest packet taken from a server that has not stated longer reads (OpenSSH's limit)."""
 REQUEST_TIMEOUT: Final = 120.0
@@ -136,7 +133,8 @@ class Connection:
         """
         socket.setblocking(False)
         self._socket = socket
-        self._outbox = Outbox(socket, self._unpark, self._break)
+        self._outbox = Outbox(socket, self.unpark, self.failed)
+        self.inbox = Inbox(self, socket)
         self.batch = self._outbox
         """`with connection.batch:` holds requests back, so that they leave in one call."""
         self._scope = trio.CancelScope()
@@ -270,77 +268,38 @@ class Connection:
         """Say how long a packet the server may send, octets."""
         self.packet_max = octets
 
-    def _unpark(self) -> None:
+    def unpark(self) -> None:
+        """Let those who wait in `room` go on, if there is any."""
         if self._parked and not self.is_congested:
             parked = self._parked
             while parked:
                 trio.lowlevel.reschedule(parked.popleft())
 
-    # Receiving.
+    # Receiving; see `inbox.py`.
 
-    async def _receive(self) -> None:
-        """Complete slots with what comes in: the body of the receiver's task.
+    def octets_came(self, count: int) -> None:
+        """Hear from the inbox that the server is alive."""
+        self.heard = trio.current_time()
+        self._received += count
 
-        File data is handed out as views of the chunk that it was received into; such a chunk is
-        never received into again, its views alone keep it alive.
-        """
-        chunk = memoryview(bytearray(CHUNK))
-        start = end = 0
-        is_loaned = False
-        slots = self._slots
-        socket, scope = self._socket, self._scope
-        while not scope.cancel_called:
-            await trio.lowlevel.wait_readable(socket)
-            try:
-                count = socket.recv_into(chunk[end:])
-            except BlockingIOError:
-                continue
-            except OSError as exc:
-                self._break(f"receiving from the server: {exc.strerror}")
-                return
-            if not count:
-                self._break("the server closed the connection")
-                return
-            self.heard = trio.current_time()
-            self._received += count
-            end += count
-            slot: Slot[Any] | None = None
-            breach = ""
-            try:
-                start, packets = sftp.scan(chunk, start, end, self.packet_max)
-                # What the answers give rise to (the READs behind OPENs) leaves in one call.
-                with self.batch:
-                    for kind, number, body_start, body_end in packets:
-                        slot = slots.pop(number, None)
-                        if slot is None:
-                            raise RemoteProtocolError(f"an answer to request {number}, never made")
-                        if number == self._alone:
-                            self._alone = -1
-                            self.round_trip.add(self.heard - self._alone_since, self.heard)
-                        if slot.deliver(kind, chunk[body_start:body_end]):
-                            is_loaned = True
-                        self._replies += 1
-                slot = None
-            except RemoteProtocolError as exc:
-                breach = f"the server broke the protocol: {exc}"
-            if breach:
-                # Not above: what is cancelled while an exception is handled keeps that as its
-                # context, and with it views of buffers that C has open. Python 3.11 crashes
-                # when such a circle is collected (CPython issue 77894).
-                self._break(breach, errno.EPROTO, slot)
-                return
-            if start == end and not is_loaned:
-                start = end = 0
-            elif len(chunk) - end < CHUNK_REST:
-                # A partial packet moves to the front; a chunk holds two of the longest.
-                rest = end - start
-                old = chunk
-                if is_loaned or len(chunk) < 2 * self.packet_max:
-                    chunk = memoryview(bytearray(max(CHUNK, 2 * self.packet_max)))
-                    is_loaned = False
-                chunk[:rest] = old[start:end]
-                start, end = 0, rest
-            self._unpark()
+    def take_slot(self, number: int) -> Slot[Any] | None:
+        """Return the slot of a request whose answer has come; None: there is no such request."""
+        slot = self._slots.pop(number, None)
+        if number == self._alone:
+            self._alone = -1
+            self.round_trip.add(self.heard - self._alone_since, self.heard)
+        self._replies += 1
+        return slot
+
+    def is_prompt(self, seconds: float) -> bool:
+        """Tell whether all requests have left for a server that is seen to answer within
+        `seconds`."""
+        return (
+            0 < self.round_trip.seconds <= seconds
+            and self._outbox.is_empty
+            and not self._is_held
+            and not self._scope.cancel_called
+        )
 
     async def _watch(self) -> None:
         """End the connection when answers are owed and nothing comes: the watcher's body."""
@@ -350,7 +309,7 @@ class Connection:
             if not self._slots:
                 due = now + self._timeout
             elif now >= due:
-                self._break(f"no octet from the server for {self._timeout:g} s", errno.ETIMEDOUT)
+                self.failed(f"no octet from the server for {self._timeout:g} s", errno.ETIMEDOUT)
                 return
             await trio.sleep_until(due)
 
@@ -358,13 +317,13 @@ class Connection:
 
     def close(self) -> None:
         """End the connection from our side; does nothing when it has ended."""
-        self._break("the connection was closed", is_ours=True)
+        self.failed("the connection was closed", is_ours=True)
 
     def drop(self, cause: str) -> None:
         """Take the socket for dead; does nothing when it is known to be."""
-        self._break(cause)
+        self.failed(cause)
 
-    def _break(
+    def failed(
         self,
         cause: str,
         number: int = errno.ENOTCONN,
@@ -445,13 +404,13 @@ class Connection:
                     self.submit_slot(slot, slot.encode, *slot.args, payload=slot.payload)
                 except VfsError as exc:
                     slot.fail(exc.errno)
-        self._unpark()
+        self.unpark()
 
     async def serve(self) -> None:
         """Serve the socket that was taken last; return when it has failed."""
         with self._scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._receive)
+                nursery.start_soon(self.inbox.run)
                 nursery.start_soon(self._outbox.run)
                 nursery.start_soon(self._watch)
 

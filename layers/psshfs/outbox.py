@@ -86,6 +86,11 @@ class Outbox:
         if not self._depth:
             self._wake()
 
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether the socket has taken everything, and nothing is held back."""
+        return not self._queue and not self._depth
+
     def clear(self) -> None:
         """Forget what waits."""
         self._queue.clear()

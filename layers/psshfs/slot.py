@@ -105,7 +105,11 @@ class Slot(Generic[T]):
 
     def __await__(self) -> Generator[Any, Any, T]:
         if not self.done:
-            self._connection.waits += 1
+            connection = self._connection
+            connection.waits += 1
+            inbox = connection.inbox
+            if inbox.stay(self):
+                return self.result()
             task = trio.lowlevel.current_task()
             tasks = self._tasks
             if tasks is None:
@@ -118,7 +122,11 @@ class Slot(Generic[T]):
                     self.abandon()
                 return trio.lowlevel.Abort.SUCCEEDED
 
-            yield from trio.lowlevel.wait_task_rescheduled(abort).__await__()
+            inbox.parked()
+            try:
+                yield from trio.lowlevel.wait_task_rescheduled(abort).__await__()
+            finally:
+                inbox.unparked()
         return self.result()
 
     async def after(self, last: Slot[Any]) -> T:
