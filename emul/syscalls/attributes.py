@@ -51,6 +51,7 @@ class Stat(NamedTuple):
 async def vn_stat(vp: Vnode, cred: Cred) -> Stat:
     """Return what stat(2) tells of `vp`, which is referenced and not locked by the caller."""
     va = await vn_getattr(vp, cred)
+    size = vp.size if va.size is None else va.size
     return Stat(
         vp.mount.serial if va.fsid is None else va.fsid,
         va.fileid or 0,
@@ -59,9 +60,9 @@ async def vn_stat(vp: Vnode, cred: Cred) -> Stat:
         va.uid or 0,
         va.gid or 0,
         va.rdev or 0,
-        vp.size if va.size is None else va.size,
+        size,
         va.blocksize or 0,
-        (va.bytes or 0) // _S_BLKSIZE,
+        ((size if va.bytes is None else va.bytes) + _S_BLKSIZE - 1) // _S_BLKSIZE,
         va.atime or 0,
         va.mtime or 0,
         va.ctime or 0,

@@ -72,11 +72,6 @@ def link_count(longname: bytes) -> int:
     return 1
 
 
-def occupied(size: int) -> int:
-    """Return what a file of `size` octets is said to occupy: version 3 has no word for it."""
-    return min(size + 511, SIZE_MAX) & ~511
-
-
 class Translator:
     """Turns attributes into vattrs and back for one mount.
 
@@ -123,7 +118,7 @@ class Translator:
             None,
             None,
             0,
-            occupied(size),
+            None,  # version 3 has no word for what it occupies
         )
 
     def attrs(self, va: Vattr, now: Vattr | None) -> sftp.Attrs:

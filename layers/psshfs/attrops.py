@@ -10,7 +10,7 @@ from ...native.constants import Vtype
 from ...native.errors import VfsError
 from ...native.records import Cookie, Cred, Vattr
 from .attrcache import AttrCache
-from .attributes import SIZE_MAX, occupied
+from .attributes import SIZE_MAX
 from .errmap import StatusError
 from .slot import ATTRS, STATUS
 
@@ -89,7 +89,7 @@ class AttrOperations(AttrCache):
             ) from None
         after = await looked
         if va.size is not None:
-            node.va = node.va._replace(size=va.size, bytes=occupied(va.size))
+            node.va = node.va._replace(size=va.size)
         if va.size is not None or va.mtime is not None:
             # A new mtime is our doing, and whose change it hides nobody can tell.
             node.is_modified = True

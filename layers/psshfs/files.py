@@ -22,7 +22,7 @@ from ...native.constants import (
 from ...native.errors import VfsError
 from ...native.records import Buffer, Cookie, Cred
 from .attrcache import RACY, AttrCache
-from .attributes import SIZE_MAX, occupied, vtype_of
+from .attributes import SIZE_MAX, vtype_of
 from .errmap import StatusError
 from .node import Node
 from .openfile import OpenFile
@@ -340,7 +340,7 @@ class FileOperations(AttrCache):
         node.is_modified = True
         file.is_unsynced = True
         if end > (node.va.size or 0):
-            node.va = node.va._replace(size=end, bytes=occupied(end))
+            node.va = node.va._replace(size=end)
         return True
 
     async def _write(
@@ -359,7 +359,7 @@ class FileOperations(AttrCache):
             file.floor = node.va.size or 0
         # Raised before the wait, for those who ask meanwhile; a failure leaves it to the server.
         if end > (node.va.size or 0):
-            node.va = node.va._replace(size=end, bytes=occupied(end))
+            node.va = node.va._replace(size=end)
         try:
             await file.writes.write(handle, offset, data, self.session.max_write)
         except StatusError as exc:
