@@ -69,7 +69,10 @@ class NodeTable:
         self.root = Node(root.cookie, ROOT_INO, root.vtype)
         self.root.nlookup = 1
         self._by_ino: dict[int, Node] = {ROOT_INO: self.root}
-        self._by_cookie: dict[int, Node] = {root.cookie: self.root}
+        self._renumbered: dict[int, Node] = {}
+        """The nodes whose number is not their cookie, by cookie."""
+        if root.cookie != ROOT_INO:
+            self._renumbered[root.cookie] = self.root
         self._next_ino = _FIRST_OWN_INO
 
     def __len__(self) -> int:
@@ -85,14 +88,17 @@ class NodeTable:
 
     def by_cookie(self, cookie: int) -> Node | None:
         """Return the node behind `cookie`, if the host (or an open directory) knows it."""
-        return self._by_cookie.get(cookie)
+        node = self._by_ino.get(cookie)
+        if node is not None and node.cookie == cookie:
+            return node
+        return self._renumbered.get(cookie)
 
     def absorb(self, info: Newinfo) -> Node:
         """Note one lookup that the server handed out; return its node, old or new, pinned.
 
         `settle` must follow, after `tell` or without it.
         """
-        node = self._by_cookie.get(info.cookie)
+        node = self.by_cookie(info.cookie)
         if node is None:
             fileid = 0 if info.va is None or info.va.fileid is None else info.va.fileid
             if fileid <= ROOT_INO or fileid in self._by_ino:
@@ -100,7 +106,8 @@ class NodeTable:
                 self._next_ino += 1
             node = Node(info.cookie, fileid, info.vtype)
             self._by_ino[fileid] = node
-            self._by_cookie[info.cookie] = node
+            if fileid != info.cookie:
+                self._renumbered[info.cookie] = node
         node.held += 1
         node.pins += 1
         return node
@@ -144,10 +151,11 @@ class NodeTable:
     def _drop_unknown(self, node: Node) -> None:
         if node.nlookup > 0 or node.pins or node is self.root:
             return
-        if self._by_cookie.get(node.cookie) is not node:
+        if self._by_ino.get(node.ino) is not node:
             return  # gone already
         del self._by_ino[node.ino]
-        del self._by_cookie[node.cookie]
+        if node.ino != node.cookie:
+            del self._renumbered[node.cookie]
         parent = node.parent
         if parent is not None and parent.children is not None:
             if parent.children.get(node.name) is node:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .openfile import OpenFile
 
 ROOT_FILEID: Final = 1
+FIRST_COOKIE: Final = 1 << 60
+"""Cookies from here on are no file ids, which have 60 bits."""
 TARGET_MAX: Final = 4095
 """Longest target of a symbolic link, octets."""
 CHECKED_NEVER: Final = 1 << 62
@@ -146,7 +148,7 @@ class NodeTable:
     def __init__(self, root_path: bytes, root_va: Vattr, listings: Listings) -> None:
         self.listings = listings
         self._root_path = root_path
-        self._cookie = 1
+        self._cookie = FIRST_COOKIE
         self._displaced: set[int] = set()
         """File ids of living nodes that have left the name which their id was made of."""
         self._aliases: dict[Node, list[tuple[DirectoryNode, bytes]]] = {}
@@ -247,11 +249,16 @@ class NodeTable:
     def make(self, directory: DirectoryNode, name: bytes, va: Vattr) -> Node:
         """Make a node for `name` in `directory`, which has none yet; its fileid is `va.fileid`."""
         assert va.fileid is not None
-        self._cookie += 1
+        # The number that the name gives is a good cookie: one integer less for each file, and the
+        # host's end finds the node by either. By chance it may be a living node's already.
+        cookie = va.fileid
+        if cookie in self.nodes:
+            self._cookie += 1
+            cookie = self._cookie
         kind = DirectoryNode if va.vtype == Vtype.VDIR else Node
-        node = kind(Cookie(self._cookie), directory, name, va)
+        node = kind(Cookie(cookie), directory, name, va)
         self._enter(node, directory, name)
-        self.nodes[self._cookie] = node
+        self.nodes[cookie] = node
         return node
 
     def _enter(self, node: Node, directory: DirectoryNode, name: bytes) -> None:
