@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from errno import EIO, EOPNOTSUPP
+from types import MethodType
 from typing import Any, Final, NamedTuple
 
 from ...native.constants import MNT_FORCE, READDIR_PLUS, FlushOp, KFlag
@@ -18,9 +19,12 @@ from .listing import Listing, Listings, names_of
 from .pairs import Pairs
 
 _FIRST_ALONE: Final = frozenset(
-    "statvfs statvfs_at fhtonode nodetofh extattrctl seek mmap poll print pathconf".split()
+    "statvfs statvfs_at fhtonode nodetofh extattrctl seek mmap poll print pathconf "
+    "seek_data".split()
 )
 """Operations whose answers no two file systems have in common."""
+_NEITHER: Final = frozenset({"copy_file_range", "rename_with"})
+"""What one of two may lack and the other do: both get what the kernel does in its place."""
 _CAREFUL: Final = KFlag.NOCACHE_NAME | KFlag.NOCACHE_PAGE | KFlag.NOCACHE_ATTR | KFlag.WTCACHE
 """What one of the two cannot stand the kernel above must not do."""
 _TRIES: Final = 3
@@ -108,6 +112,8 @@ class Compare(Around):
         """See Around."""
         if operation.name in _FIRST_ALONE:
             return call
+        if operation.name in _NEITHER:
+            return MethodType(getattr(FileServer, operation.name), self)
         if operation.name == "readdir":
             return self._readdir
         if operation.name == "unmount":

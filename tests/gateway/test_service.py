@@ -234,7 +234,7 @@ async def test_a_host_that_is_too_old_is_refused() -> None:
 
 async def test_what_we_do_not_know_is_enosys() -> None:
     async with mounted() as mount:
-        error, _ = await mount.kernel.ask(fuse_requests.lseek, 1, 5, 0, 0)
+        error, _ = await mount.kernel.ask(fuse_requests.poll, 1, 5, 0, 0, 0)
         assert error == errno.ENOSYS
         error, _ = await mount.kernel.ask(fuse_requests.getattr, 1, 0, 0)
         assert not error
