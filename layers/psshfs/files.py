@@ -261,6 +261,8 @@ class FileOperations(AttrCache):
         file = node.file
         if file is not None and file.whole is not None:
             if self.clock() - file.whole_asked <= self.readahead.age_max or node.is_gone:
+                if file.seen_end is None:
+                    file.note_end(0, file.whole)
                 return file.whole[offset : offset + resid]
             file.drop_blocks()
         handle = file.reader if file is not None else None

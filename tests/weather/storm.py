@@ -248,6 +248,8 @@ class Work:
         fd = os.open(self._top / "followed", os.O_RDONLY)
         try:
             while True:
+                with (self._top / "followed").open("rb"):
+                    pass  # an open has the server asked how long it is, a time-out would be long
                 while os.fstat(fd).st_size > len(seen):
                     seen += (got := os.read(fd, 65536))
                     assert got, f"an end after {len(seen)} of {len(written)} octets"
