@@ -7,9 +7,9 @@ import sys
 from typing import Any, Final
 
 from ..gateway.failures import explain
-from ..gateway.options import HOST_GROUP, parse_words
-from ..gateway.sshwords import PSSHFS_GROUP, SSH_GROUP
 from ..gateway.status import CommandError, Status
+from ..gateway.words.options import HOST_GROUP, parse_words
+from ..gateway.words.sshwords import PSSHFS_GROUP, SSH_GROUP
 from . import psshfs
 
 TEXT: Final = "say what works on an SFTP server, and what will not and why"

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ..gateway.commandline import CommandParser, help_sections, run_command
-from ..gateway.options import HOST_GROUP, split_words
-from ..gateway.sshwords import PSSHFS_GROUP, SSH_GROUP
+from ..gateway.words.options import HOST_GROUP, split_words
+from ..gateway.words.sshwords import PSSHFS_GROUP, SSH_GROUP
 from . import psshfs
 
 PROGRAM: Final = "mount.psshfs"

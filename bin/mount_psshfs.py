@@ -11,9 +11,9 @@ from ..gateway.assembly import stack_command
 from ..gateway.between import FAULT_GROUP
 from ..gateway.commandline import CommandParser, checked, help_sections, run_command
 from ..gateway.mounting import run_mount
-from ..gateway.options import HOST_GROUP, number
-from ..gateway.sshwords import OWN_GROUP, SSHFS_GROUP, seconds
 from ..gateway.stack import parse_stack
+from ..gateway.words.options import HOST_GROUP, number
+from ..gateway.words.sshwords import OWN_GROUP, SSHFS_GROUP, seconds
 
 PROGRAM: Final = "mount_psshfs"
 STACK: Final = "puffs|psshfs"

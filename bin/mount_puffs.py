@@ -11,9 +11,9 @@ from ..gateway.between import FAULT_GROUP, THROTTLE_GROUP, TRACE_GROUP
 from ..gateway.commandline import CommandParser, help_sections, run_command
 from ..gateway.comparing import COMPARE_GROUP
 from ..gateway.mounting import run_mount
-from ..gateway.options import HOST_GROUP
-from ..gateway.sshwords import PSSHFS_GROUP
 from ..gateway.stack import TMPFS_GROUP, VND_GROUP, element_lines, parse_stack
+from ..gateway.words.options import HOST_GROUP
+from ..gateway.words.sshwords import PSSHFS_GROUP
 
 PROGRAM: Final = "mount_puffs"
 

@@ -9,9 +9,9 @@ from typing import Final
 from ..gateway.assembly import stack_command
 from ..gateway.commandline import CommandParser, help_sections, run_command
 from ..gateway.mounting import run_mount
-from ..gateway.options import HOST_GROUP, WordGroup, split_words
-from ..gateway.sshwords import OWN_GROUP, SSHFS_GROUP
 from ..gateway.stack import parse_stack
+from ..gateway.words.options import HOST_GROUP, WordGroup, split_words
+from ..gateway.words.sshwords import OWN_GROUP, SSHFS_GROUP
 
 PROGRAM: Final = "psshfs"
 STACK: Final = "puffs|psshfs"

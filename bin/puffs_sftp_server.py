@@ -8,12 +8,12 @@ from typing import Final
 
 from ..gateway.assembly import served_ground
 from ..gateway.commandline import CommandParser, checked, help_sections, run_command
-from ..gateway.options import octal
 from ..gateway.sftp.permitted import NAMES, Permitted
 from ..gateway.sftp.stdio import FACILITIES, LEVELS, StdioCommand, expand_start, run_stdio
-from ..gateway.sshwords import PSSHFS_GROUP
 from ..gateway.stack import TMPFS_GROUP, VND_GROUP, element_lines, parse_served
 from ..gateway.status import CommandError, Status
+from ..gateway.words.options import octal
+from ..gateway.words.sshwords import PSSHFS_GROUP
 
 PROGRAM: Final = "puffs_sftp_server"
 

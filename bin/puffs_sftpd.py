@@ -17,9 +17,9 @@ from ..gateway.sftpd.daemon import DaemonCommand, run_daemon
 from ..gateway.sftpd.settings import Account, Settings, TreeSettings
 from ..gateway.sftpd.values import address
 from ..gateway.sshd.settings import Credentials, SshSettings
-from ..gateway.sshwords import PSSHFS_GROUP
 from ..gateway.stack import TMPFS_GROUP, VND_GROUP, element_lines, parse_served
 from ..gateway.status import Status
+from ..gateway.words.sshwords import PSSHFS_GROUP
 from ..layers.guard.settings import GuardSettings
 
 PROGRAM: Final = "puffs_sftpd"

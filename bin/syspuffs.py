@@ -11,7 +11,7 @@ from ..gateway.assembly import mount_command
 from ..gateway.between import FAULT_GROUP, TRACE_GROUP, bind_rules, read_rules
 from ..gateway.commandline import CommandParser, help_sections, run_command
 from ..gateway.mounting import Attachment, run_mount
-from ..gateway.options import HOST_GROUP, host_options, of_group, parse_words
+from ..gateway.words.options import HOST_GROUP, host_options, of_group, parse_words
 
 PROGRAM: Final = "syspuffs"
 

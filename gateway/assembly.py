@@ -12,10 +12,10 @@ from dataclasses import replace
 from ..layers.psshfs.options import Symlinks
 from .comparing import COMPARE_GROUP, second_stack
 from .mounting import Attach, Attachment, MountCommand
-from .options import HOST_GROUP, Settings, WordGroup, host_options, parse_words
-from .sshwords import PSSHFS_GROUP
 from .stack import Element, Ground, built
 from .status import CommandError, Status
+from .words.options import HOST_GROUP, Settings, WordGroup, host_options, parse_words
+from .words.sshwords import PSSHFS_GROUP
 
 _log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .options import Settings, WordGroup, WordSpec, file_name, number, octets, takes
 from .status import CommandError, Status
+from .words.options import Settings, WordGroup, WordSpec, file_name, number, octets, takes
 
 if TYPE_CHECKING:
     from ..emul.vfs import FileSystem

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
-from .options import WordGroup
 from .status import (
     CommandError,
     Status,
@@ -16,6 +15,7 @@ from .status import (
     served_status_lines,
     status_lines,
 )
+from .words.options import WordGroup
 
 
 class CommandParser(argparse.ArgumentParser):

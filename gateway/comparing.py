@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from .options import Settings, WordGroup, WordSpec, file_name, sets, split_words, takes, text
 from .status import CommandError, Status
+from .words.options import Settings, WordGroup, WordSpec, file_name, sets, split_words, takes, text
 
 if TYPE_CHECKING:
     from ..layers.compare import Mismatch

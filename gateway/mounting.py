@@ -21,8 +21,8 @@ from . import daemon
 from .daemon import Foreground, in_background
 from .failures import explain, refused
 from .heap import keep_large_buffers
-from .options import HostOptions, travelling_words
 from .status import CommandError, Status
+from .words.options import HostOptions, travelling_words
 
 if TYPE_CHECKING:
     import trio
@@ -252,7 +252,7 @@ class _Run:
 
         command = self._command
         if self._comfd is None and command.mountpoint is not None:
-            from .hostmount import check_mount_point
+            from .host.hostmount import check_mount_point
 
             check_mount_point(command.mountpoint)
         async with AsyncExitStack() as stack:
@@ -272,7 +272,7 @@ class _Run:
                 self._forget = _nobody
 
     async def _on_host(self, attachment: Attachment) -> None:
-        from .fuse import mount_and_serve, request_unmount
+        from .host.session import mount_and_serve, request_unmount
 
         kargs = attachment.server.kargs
         options = replace(

@@ -16,10 +16,10 @@ from ..layers.psshfs.stream import SshOptions, Stream, open_stream
 from ..layers.psshfs.target import Target, parse_target
 from ..native.errors import VfsError
 from .failures import leaves
-from .idfiles import group_ids, user_ids
-from .options import Settings
-from .sshwords import later_first
 from .status import CommandError, Status
+from .words.idfiles import group_ids, user_ids
+from .words.options import Settings
+from .words.sshwords import later_first
 
 if TYPE_CHECKING:
     from ..layers.fault import Rules

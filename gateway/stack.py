@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..native.errors import VfsError
 from . import between, comparing
-from .options import Settings, WordGroup, WordSpec, number, octal, octets, takes, text
-from .sshwords import PSSHFS_GROUP, SSH_GROUP
 from .status import CommandError, Status
+from .words.options import Settings, WordGroup, WordSpec, number, octal, octets, takes, text
+from .words.sshwords import PSSHFS_GROUP, SSH_GROUP
 
 if TYPE_CHECKING:
     from ..emul.rumpuser import HostDisk
@@ -254,7 +254,7 @@ async def _local(_below: None, ground: Ground) -> AsyncIterator[FileServer]:
 
 @asynccontextmanager
 async def _perfuse(_below: None, ground: Ground) -> AsyncIterator[FileServer]:
-    from .fuseelement import program_below
+    from .capture.element import program_below
 
     async with program_below(ground) as server:
         yield server

@@ -27,12 +27,12 @@ from ..layers.puffs.comfd import COMFD_ENV, MountRequest, answer, receive_reques
 from ..native.errors import RemoteProtocolError, TransportBroken
 from .between import bind_rules, recorded
 from .capture import Capture, MountCall, captured
+from .capture.program import FuseProgram
 from .commands import end_command, shell_status, start_failure
 from .failures import errno_of, explain
-from .fuseprogram import FuseProgram
 from .mounting import Attachment
-from .options import HOST_GROUP, HostOptions, Settings, host_options, parse_words
 from .status import CommandError, Status
+from .words.options import HOST_GROUP, HostOptions, Settings, host_options, parse_words
 
 if TYPE_CHECKING:
     from ..layers.fault import Rules

@@ -1,7 +1,7 @@
 """Ends: what stands on top of a stack in this process, as one who looks into the stack sees it.
 
-The host's end is gateway/handlers.py; where the stack is cut and frames leave the process it is a
-`served.ServedEnd`. Both are asked for the requests that they have under way. Next to
+The host's end is gateway/host/handlers.py; where the stack is cut and frames leave the process
+it is a `served.ServedEnd`. Both are asked for the requests that they have under way. Next to
 nothing is kept of these: what there is to say is read from the coroutine that works on each.
 """
 

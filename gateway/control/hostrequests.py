@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from ...native import device_requests
 from ...native.fuse_protocol import Opcode
-from ..service import opcode_name
+from ..host.service import opcode_name
 from .ends import Request
 
 if TYPE_CHECKING:
-    from ..handlers import FuseEnd
+    from ..host.handlers import FuseEnd
 
 _BY_FILE: Final = frozenset(
     {

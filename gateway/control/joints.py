@@ -20,10 +20,10 @@ import trio
 from ...layers.joint import joined_up
 from ...layers.ops import FileServer
 from ...layers.passing import Passing
-from ..options import parse_words
 from ..stack import ELEMENTS, SEPARATOR, Ground
 from ..stack import Element as Kind
 from ..status import CommandError
+from ..words.options import parse_words
 from .elements import elements
 from .ends import End
 from .protocol import HERE, NO_PLACE, ControlError

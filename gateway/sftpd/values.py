@@ -11,7 +11,7 @@ import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
-from ..options import octal, octets
+from ..words.options import octal, octets
 
 Network = IPv4Network | IPv6Network
 

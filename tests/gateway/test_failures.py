@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from syspuffs.gateway.failures import errno_of, explain, refused
-from syspuffs.gateway.hostmount import HostMountError, HostMountFailure
+from syspuffs.gateway.host.hostmount import HostMountError, HostMountFailure
 from syspuffs.gateway.status import MEANINGS, CommandError, Status, status_lines
 from syspuffs.layers.psshfs.failure import Cause, ConnectError
 from syspuffs.layers.psshfs.target import TargetError

@@ -2,7 +2,9 @@
 
 import pytest
 
-from syspuffs.gateway.options import (
+from syspuffs.gateway.stack import TMPFS_GROUP
+from syspuffs.gateway.status import CommandError, Status
+from syspuffs.gateway.words.options import (
     HOST_GROUP,
     HostOptions,
     Word,
@@ -12,9 +14,7 @@ from syspuffs.gateway.options import (
     split_words,
     travelling_words,
 )
-from syspuffs.gateway.sshwords import PSSHFS_GROUP, SSH_GROUP, later_first
-from syspuffs.gateway.stack import TMPFS_GROUP
-from syspuffs.gateway.status import CommandError, Status
+from syspuffs.gateway.words.sshwords import PSSHFS_GROUP, SSH_GROUP, later_first
 from syspuffs.native.constants import NOCACHE, KFlag
 
 

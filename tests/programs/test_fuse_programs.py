@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from syspuffs.gateway.fuseelement import program_below
+from syspuffs.gateway.capture.element import program_below
 from syspuffs.gateway.stack import Ground
 
 from ..support.interpreter import for_everybody
@@ -401,7 +401,7 @@ def test_a_server_that_hangs_is_killed(tree: Path, monkeypatch: pytest.MonkeyPat
     need("bindfs", "bindfs")
     monkeypatch.setattr("syspuffs.layers.perfuse.server._LAST_SECONDS", 0.1)
     for name in ("_TERM_SECONDS", "_LEAVE_SECONDS"):
-        monkeypatch.setattr(f"syspuffs.gateway.fuseprogram.{name}", 0.1)
+        monkeypatch.setattr(f"syspuffs.gateway.capture.program.{name}", 0.1)
 
     async def check() -> None:
         async with program_below(Ground(f"bindfs {tree}", False, {})) as server:

@@ -8,7 +8,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Final
 
-from syspuffs.gateway.nodes import NodeTable
+from syspuffs.gateway.host.nodes import NodeTable
 from syspuffs.layers.psshfs import Psshfs
 from syspuffs.native.constants import READDIR_PLUS
 from syspuffs.native.records import Cookie, lookup_cn

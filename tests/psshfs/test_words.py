@@ -8,9 +8,9 @@ import subprocess
 import pytest
 
 from syspuffs.bin.psshfs import renamed
-from syspuffs.gateway.options import HOST_GROUP, parse_words, split_words
-from syspuffs.gateway.sshwords import PSSHFS_GROUP, SSH_GROUP
 from syspuffs.gateway.status import CommandError
+from syspuffs.gateway.words.options import HOST_GROUP, parse_words, split_words
+from syspuffs.gateway.words.sshwords import PSSHFS_GROUP, SSH_GROUP
 
 GROUPS = [PSSHFS_GROUP, SSH_GROUP, HOST_GROUP]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from syspuffs.gateway.options import HOST_GROUP, parse_words
 from syspuffs.gateway.remote import remote, remote_tree
-from syspuffs.gateway.sshwords import PSSHFS_GROUP, SSH_GROUP
+from syspuffs.gateway.words.options import HOST_GROUP, parse_words
+from syspuffs.gateway.words.sshwords import PSSHFS_GROUP, SSH_GROUP
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions
 
 from ..layers.psshfs.harness import SFTP_SERVER, look, make, mounted

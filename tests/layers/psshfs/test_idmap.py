@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from syspuffs.gateway.idfiles import group_ids, user_ids
 from syspuffs.gateway.status import CommandError
+from syspuffs.gateway.words.idfiles import group_ids, user_ids
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions
 from syspuffs.layers.psshfs.idmap import NOBODY
 from syspuffs.layers.psshfs.options import Idmap

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from errno import ENOENT, ESTALE
 from typing import TYPE_CHECKING
 
-from ..native.constants import ISLASTCN, READDIR_PLUS, NameiOp
-from ..native.device_replies import NO_ATTR, ROWS_MAX, Attr, DirentRow, dirent_length, dirents
-from ..native.errors import VfsError
-from ..native.records import Componentname, Cred, Dirent, Newinfo
+from ...native.constants import ISLASTCN, READDIR_PLUS, NameiOp
+from ...native.device_replies import NO_ATTR, ROWS_MAX, Attr, DirentRow, dirent_length, dirents
+from ...native.errors import VfsError
+from ...native.records import Componentname, Cred, Dirent, Newinfo
 from .nodes import Node
 
 if TYPE_CHECKING:

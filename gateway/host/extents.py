@@ -11,10 +11,10 @@ import errno
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
-from ..native import device_replies as replies
-from ..native.constants import VnOp
-from ..native.device_requests import Request
-from ..native.errors import VfsError
+from ...native import device_replies as replies
+from ...native.constants import VnOp
+from ...native.device_requests import Request
+from ...native.errors import VfsError
 
 if TYPE_CHECKING:
     from .handlers import FuseEnd

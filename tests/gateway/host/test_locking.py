@@ -14,8 +14,8 @@ from typing import IO
 
 import pytest
 
-from ..support.mounts import Mounts, wait_until
-from ..support.stacks import STACKS
+from ...support.mounts import Mounts, wait_until
+from ...support.stacks import STACKS
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 

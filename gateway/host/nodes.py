@@ -13,8 +13,8 @@ asking again would cost a lookup each.
 
 from __future__ import annotations
 
-from ..layers.ops import FileServer
-from ..native.records import Cookie, Newinfo
+from ...layers.ops import FileServer
+from ...native.records import Cookie, Newinfo
 
 ROOT_INO = 1
 """The host's number of the root, fixed by FUSE."""

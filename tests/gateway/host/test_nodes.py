@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from syspuffs.emul.tmpfs import TmpFs
-from syspuffs.gateway.nodes import ROOT_INO, Node, NodeTable
+from syspuffs.gateway.host.nodes import ROOT_INO, Node, NodeTable
 from syspuffs.layers.p2k import P2k, p2k_over
 from syspuffs.native.constants import NameiOp, Vtype
 from syspuffs.native.errors import VfsError

@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ..layers.p2k import p2k_over
-from ..layers.perfuse import Perfuse, fuse_pair, perfuse_on
-from ..layers.puffs import puffs_over
-from ..native.errors import VfsError
-from .between import puffs_by_faulty_frames
-from .capture import Capture, MountCall, NameSpace
-from .failures import explain
-from .mounting import Attachment
-from .options import HOST_GROUP, HostOptions, host_options, parse_words, split_words
-from .status import CommandError, Status
+from ...layers.p2k import p2k_over
+from ...layers.perfuse import Perfuse, fuse_pair, perfuse_on
+from ...layers.puffs import puffs_over
+from ...native.errors import VfsError
+from ..between import puffs_by_faulty_frames
+from ..failures import explain
+from ..mounting import Attachment
+from ..status import CommandError, Status
+from ..words.options import HOST_GROUP, HostOptions, host_options, parse_words, split_words
+from . import Capture, MountCall, NameSpace
 
 if TYPE_CHECKING:
-    from ..emul.vfs import FileSystem
-    from ..layers.fault import Rules
+    from ...emul.vfs import FileSystem
+    from ...layers.fault import Rules
 
 _log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class FuseProgram:
             async with perfuse_on(ours, program, fsname) as server:
                 yield server
             return
-        from ..layers.fault import faulty_wire
+        from ...layers.fault import faulty_wire
 
         with ours:
             async with (

@@ -17,9 +17,9 @@ import stat
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from ..layers.ops import FileServer, Upcalls
-from ..native import device_replies as replies
-from ..native.constants import (
+from ...layers.ops import FileServer, Upcalls
+from ...native import device_replies as replies
+from ...native.constants import (
     FAPPEND,
     FREAD,
     FSYNC_CACHE,
@@ -39,10 +39,10 @@ from ..native.constants import (
     VnOp,
     Vtype,
 )
-from ..native.device_replies import Attr
-from ..native.device_requests import Request
-from ..native.errors import VfsError
-from ..native.fuse_protocol import (
+from ...native.device_replies import Attr
+from ...native.device_requests import Request
+from ...native.errors import VfsError
+from ...native.fuse_protocol import (
     FSYNC_FDATASYNC,
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
@@ -50,7 +50,7 @@ from ..native.fuse_protocol import (
     Opcode,
     Valid,
 )
-from ..native.records import (
+from ...native.records import (
     FSCRED,
     IFMT_TO_VTYPE,
     Buffer,
@@ -60,17 +60,17 @@ from ..native.records import (
     Newinfo,
     Vattr,
 )
+from ..words.options import HostOptions
 from .attributes import Attributes, Creds, changes
 from .device import Device, negotiate
 from .directories import OpenDirectory
 from .extents import Extents
 from .locking import Locking, lock_flags
 from .nodes import Node, NodeTable
-from .options import HostOptions
 from .service import SILENT, Answer, Service
 
 if TYPE_CHECKING:
-    from .control import ends
+    from ..control import ends
 
 # As plain numbers: arithmetic on members of an enumeration is slow.
 _INACT_N1: Final = int(Setback.INACT_N1)
@@ -739,7 +739,7 @@ class FuseEnd:
 
     def requests(self) -> list[ends.Request]:
         """See control.ends.End."""
-        from .control.hostrequests import requests
+        from ..control.hostrequests import requests
 
         return requests(self)
 

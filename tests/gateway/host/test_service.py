@@ -17,18 +17,18 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from syspuffs.gateway import service as service_module
-from syspuffs.gateway.device import Device
-from syspuffs.gateway.handlers import FuseEnd
-from syspuffs.gateway.interrupts import is_to_end
-from syspuffs.gateway.options import HostOptions
+from syspuffs.gateway.host import service as service_module
+from syspuffs.gateway.host.device import Device
+from syspuffs.gateway.host.handlers import FuseEnd
+from syspuffs.gateway.host.interrupts import is_to_end
+from syspuffs.gateway.words.options import HostOptions
 from syspuffs.native import fuse_replies, fuse_requests
 from syspuffs.native.constants import F_FLOCK, VnOp
 from syspuffs.native.errors import VfsError
 from syspuffs.native.fuse_protocol import LK_FLOCK, MINOR, FopenFlag, InitFlag, Lock
 from syspuffs.native.records import Cookie, Cred, Flock, Kargs
 
-from ..layers.puffs.memserver import MemServer
+from ...layers.puffs.memserver import MemServer
 
 NOBODY = Cred(os.getuid(), os.getgid(), (), 0)
 """Who cannot be looked at, as one in another name space of processes: any interrupt counts."""

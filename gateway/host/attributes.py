@@ -8,12 +8,12 @@ from os import getgroups
 from time import monotonic
 from typing import Final
 
-from ..native.constants import Vtype
-from ..native.device_replies import Attr
-from ..native.device_requests import Request
-from ..native.fuse_protocol import Valid
-from ..native.records import VTYPE_TO_IFMT, Cred, Vattr
-from .options import HostOptions
+from ...native.constants import Vtype
+from ...native.device_replies import Attr
+from ...native.device_requests import Request
+from ...native.fuse_protocol import Valid
+from ...native.records import VTYPE_TO_IFMT, Cred, Vattr
+from ..words.options import HostOptions
 
 _GROUPS_KEPT = 1024
 _GROUPS_TTL = 1.0

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ..support.mounts import Mounts
-from ..support.stacks import STACKS
+from ...support.mounts import Mounts
+from ...support.stacks import STACKS
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 

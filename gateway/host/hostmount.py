@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from .options import HostOptions
+from ..words.options import HostOptions
 
 _log = logging.getLogger(__name__)
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .capture import Capture, MountCall, captured
-from .commands import end_command, shell_status, start_failure
-from .fuseprogram import FuseProgram
-from .status import CommandError, Status
+from ..commands import end_command, shell_status, start_failure
+from ..status import CommandError, Status
+from . import Capture, MountCall, captured
+from .program import FuseProgram
 
 if TYPE_CHECKING:
-    from ..layers.ops import FileServer
-    from .stack import Ground
+    from ...layers.ops import FileServer
+    from ..stack import Ground
 
 
 @asynccontextmanager

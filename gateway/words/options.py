@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
-from ..native.constants import NOCACHE, KFlag
-from .status import CommandError, Status
+from ...native.constants import NOCACHE, KFlag
+from ..status import CommandError, Status
 
 
 @dataclass(frozen=True, slots=True)

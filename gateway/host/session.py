@@ -12,15 +12,15 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from ..layers.ops import FileServer
-from ..native import device_replies
-from ..native.constants import FlushOp
-from ..native.records import Cookie
+from ...layers.ops import FileServer
+from ...native import device_replies
+from ...native.constants import FlushOp
+from ...native.records import Cookie
+from ..words.options import HostOptions
 from .device import Device
 from .handlers import FuseEnd
 from .hostmount import HostMountError, HostMountFailure, check_mount_point, mount, unmount
 from .nodes import Node
-from .options import HostOptions
 
 _log = logging.getLogger(__name__)
 

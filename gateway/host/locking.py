@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ..native import device_replies as replies
-from ..native.constants import F_FLOCK, KFlag, VnOp
-from ..native.device_requests import Request
-from ..native.errors import VfsError
-from ..native.fuse_protocol import LK_FLOCK, InitFlag
-from ..native.records import Flock, Kargs
+from ...native import device_replies as replies
+from ...native.constants import F_FLOCK, KFlag, VnOp
+from ...native.device_requests import Request
+from ...native.errors import VfsError
+from ...native.fuse_protocol import LK_FLOCK, InitFlag
+from ...native.records import Flock, Kargs
 
 if TYPE_CHECKING:
     from .handlers import FuseEnd

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ..layers.psshfs.options import Idmap, Symlinks
+from ...layers.psshfs.options import Idmap, Symlinks
 from .options import Settings, WordSpec, always, number, sets, takes, text, without_effect
 
 

@@ -10,11 +10,11 @@ from typing import Final
 
 import trio
 
-from ..native import device_replies
-from ..native.device_requests import Request, RequestBuffer
-from ..native.errors import VfsError
-from ..native.fuse_protocol import MAJOR, MINOR, InitFlag
-from ..native.records import Buffer
+from ...native import device_replies
+from ...native.device_requests import Request, RequestBuffer
+from ...native.errors import VfsError
+from ...native.fuse_protocol import MAJOR, MINOR, InitFlag
+from ...native.records import Buffer
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import os
 import pwd
 from collections.abc import Callable, Mapping
 
-from .status import CommandError, Status
+from ..status import CommandError, Status
 
 
 def user_ids(path: str | None) -> Mapping[int, int]:
