@@ -95,15 +95,16 @@ class Relay:
 
 @asynccontextmanager
 async def counted(
-    directory: Path, *flags: str, options: PsshfsOptions | None = None
+    directory: Path, *flags: str, options: PsshfsOptions | None = None, clock: Clock | None = None
 ) -> AsyncIterator[tuple[Psshfs, Relay]]:
     """As `mounted`, with a relay between."""
+    times: dict[str, Any] = {} if clock is None else {"clock": clock, "wall": clock.wall}
     relay = Relay()
     near, far = socket.socketpair()
     async with sftp_server(*flags) as server_end, trio.open_nursery() as nursery:
         nursery.start_soon(relay.run, far, server_end)
         try:
-            async with mount_psshfs(near, os.fsencode(directory), options) as server:
+            async with mount_psshfs(near, os.fsencode(directory), options, **times) as server:
                 yield server, relay
         finally:
             nursery.cancel_scope.cancel()

@@ -69,7 +69,7 @@ async def test_files_read_one_after_the_other_cost_little(
     tmp_path: Path, order: Callable[[Dirent], Any]
 ) -> None:
     contents = _fill(tmp_path, 300)
-    async with counted(tmp_path) as (server, relay):
+    async with counted(tmp_path, clock=Clock()) as (server, relay):
         entries = await list_all(server, root_of(server), plus=True)
         entries.sort(key=order)
         before = relay.trips
@@ -97,7 +97,7 @@ async def test_files_read_in_no_order_are_left_alone(tmp_path: Path) -> None:
 
 async def test_several_programs_in_one_directory(tmp_path: Path) -> None:
     contents = _fill(tmp_path, 400)
-    async with counted(tmp_path) as (server, relay):
+    async with counted(tmp_path, clock=Clock()) as (server, relay):
         entries = await list_all(server, root_of(server), plus=True)
         entries.sort(key=_by_name)
         before = relay.trips
@@ -112,7 +112,7 @@ async def test_several_programs_in_one_directory(tmp_path: Path) -> None:
 
 async def test_the_way_goes_on_in_the_next_directory(tmp_path: Path) -> None:
     contents = {f"d{number:02}": _fill(tmp_path / f"d{number:02}", 30) for number in range(20)}
-    async with counted(tmp_path) as (server, relay):
+    async with counted(tmp_path, clock=Clock()) as (server, relay):
         entries = await list_all(server, root_of(server), plus=True)
         for entry in entries[2:]:
             assert entry.newinfo is not None
@@ -126,7 +126,7 @@ async def test_the_way_goes_on_in_the_next_directory(tmp_path: Path) -> None:
 async def test_a_tree_is_listed_in_a_few_trips(tmp_path: Path) -> None:
     for number in range(20):
         _fill(tmp_path / f"d{number:02}", 20)
-    async with counted(tmp_path) as (server, relay):
+    async with counted(tmp_path, clock=Clock()) as (server, relay):
         before = relay.trips
         entries = await list_all(server, root_of(server), plus=True)
         for entry in entries[2:]:
