@@ -10,7 +10,7 @@ under that name, a directory of our own as well: of "in" in `home` nothing is se
     places      paths become places
     skeleton    the directories of our own, a file server like the others
     nodes       whose node a cookie means
-    passing     the operations on a node
+    nodeops     the operations on a node
     naming      those on names, and listings
     server      what concerns all trees, and what they say of their own accord
 

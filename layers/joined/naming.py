@@ -11,8 +11,8 @@ import trio
 from ...native.constants import READDIR_PLUS, TTL_FOREVER, Setback, Vtype
 from ...native.errors import VfsError
 from ...native.records import Componentname, Cookie, Cred, Dirent, Newinfo, Vattr
+from .nodeops import NodeOperations
 from .nodes import Node
-from .passing import Passing
 from .places import Place
 
 PATIENCE: Final = 1.0
@@ -36,7 +36,7 @@ _UNSEEN: Final = Vattr(
 """What is shown of a tree that has never answered."""
 
 
-class Naming(Passing):
+class Naming(NodeOperations):
     """The part of the server that works on names. `node_of` says which node a place has."""
 
     def __init__(self) -> None:

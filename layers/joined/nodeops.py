@@ -16,7 +16,7 @@ from ..ops import FileServer
 from .nodes import NodeTable
 
 
-class Passing(FileServer):
+class NodeOperations(FileServer):
     """The part of the server that only says whose node it is."""
 
     def __init__(self) -> None:
