@@ -10,10 +10,10 @@ from dataclasses import dataclass, fields
 from errno import EACCES, ECONNRESET, ENOENT, ENOTCONN, ENOTDIR, EPERM, EPIPE, EPROTO, ETIMEDOUT
 from typing import TYPE_CHECKING, Final
 
-from ..layers.psshfs.failure import DEAD_AFTER
 from ..layers.psshfs.options import Idmap, PsshfsOptions
-from ..layers.psshfs.stream import SshOptions, Stream, open_stream
-from ..layers.psshfs.target import Target, parse_target
+from ..layers.psshfs.ssh.failure import DEAD_AFTER
+from ..layers.psshfs.ssh.stream import SshOptions, Stream, open_stream
+from ..layers.psshfs.ssh.target import Target, parse_target
 from ..native.errors import VfsError
 from .failures import leaves
 from .status import CommandError, Status

@@ -18,7 +18,7 @@ from .relay import READ_SIZE, SessionRelay
 from .settings import PASSWORD, PUBLIC_KEY, SshSettings
 
 if TYPE_CHECKING:
-    from ...layers.psshfs.splitter import Splitter
+    from ...layers.psshfs.ssh.splitter import Splitter
 
 _log = logging.getLogger(__name__)
 

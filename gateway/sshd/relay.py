@@ -7,7 +7,7 @@ import socket as _socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from ...layers.psshfs.relay import READ_SIZE, Channel, Relay
+from ...layers.psshfs.ssh.relay import READ_SIZE, Channel, Relay
 
 __all__ = ["READ_SIZE", "SessionRelay"]
 

@@ -20,7 +20,7 @@ from typing import Any, Final, NoReturn
 import asyncssh
 import uvloop
 
-from ...layers.psshfs.splitter import Splitter
+from ...layers.psshfs.ssh.splitter import Splitter
 from .access import Access
 from .connection import UNSENT_HIGH, Connection
 from .control import (

@@ -26,9 +26,9 @@ import trio
 from ...native import sftp
 from ...native.errors import VfsError
 from .connection import Connection, open_connection
-from .failure import ConnectError
 from .pace import Pace
 from .slot import ATTRS, HANDLE
+from .ssh.failure import ConnectError
 
 _log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from ...native import sftp
 from ...native.errors import VfsError
 from .channels import Opener
 from .connection import Connection
-from .failure import ConnectError
 from .roaming import Roaming
 from .slot import ONE_NAME
+from .ssh.failure import ConnectError
 
 _log = logging.getLogger(__name__)
 

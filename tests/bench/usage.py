@@ -65,7 +65,8 @@ def is_transport(command: str) -> bool:
     """Return whether a command line is that of the ssh part of a mount."""
     words = command.split()
     return bool(words) and (
-        os.path.basename(words[0]) == "ssh" or any(word.endswith("psshfs.pump") for word in words)
+        os.path.basename(words[0]) == "ssh"
+        or any(word.endswith("psshfs.ssh.pump") for word in words)
     )
 
 

@@ -7,8 +7,8 @@ import pytest
 from syspuffs.gateway.failures import errno_of, explain, refused
 from syspuffs.gateway.host.hostmount import HostMountError, HostMountFailure
 from syspuffs.gateway.status import MEANINGS, CommandError, Status, status_lines
-from syspuffs.layers.psshfs.failure import Cause, ConnectError
-from syspuffs.layers.psshfs.target import TargetError
+from syspuffs.layers.psshfs.ssh.failure import Cause, ConnectError
+from syspuffs.layers.psshfs.ssh.target import TargetError
 from syspuffs.native.errors import VfsError
 
 

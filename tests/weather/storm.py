@@ -122,7 +122,7 @@ class LineSky(Sky):
             case "kill":
                 for pid in self._made.processes():
                     words = command_line(pid)
-                    if "psshfs.pump" in words or words.startswith(("ssh ", "/usr/bin/ssh ")):
+                    if "psshfs.ssh.pump" in words or words.startswith(("ssh ", "/usr/bin/ssh ")):
                         os.kill(pid, 9)
             case "sessions":
                 self._sshd.kill_sessions()

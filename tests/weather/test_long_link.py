@@ -12,7 +12,7 @@ import trio
 
 from syspuffs.gateway.remote import Remote, remote_tree
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions
-from syspuffs.layers.psshfs.stream import SshOptions
+from syspuffs.layers.psshfs.ssh.stream import SshOptions
 from syspuffs.native.constants import FREAD, FSYNC_WAIT, FWRITE
 from tests.layers.psshfs.harness import CRED, look, make
 from tests.support.line import Line

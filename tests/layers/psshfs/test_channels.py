@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, channels, files, mount_psshfs
-from syspuffs.layers.psshfs.failure import Cause, ConnectError
+from syspuffs.layers.psshfs.ssh.failure import Cause, ConnectError
 from syspuffs.native.constants import FREAD, FSYNC_CLOSE, FSYNC_WAIT, FWRITE
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import Cookie

@@ -16,7 +16,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, link, mount_psshfs
-from syspuffs.layers.psshfs.failure import Cause, ConnectError
+from syspuffs.layers.psshfs.ssh.failure import Cause, ConnectError
 from syspuffs.native.constants import FREAD, FSYNC_CLOSE, FSYNC_WAIT, FWRITE, IO_APPEND, Vtype
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import Vattr, lookup_cn

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 import trio
 
-from syspuffs.layers.psshfs.stream import ConnectError, SshOptions, Stream, open_stream
-from syspuffs.layers.psshfs.target import parse_target
+from syspuffs.layers.psshfs.ssh.stream import ConnectError, SshOptions, Stream, open_stream
+from syspuffs.layers.psshfs.ssh.target import parse_target
 
 from ...support.leaks import ALLOWED
 from ...support.sshd import Sshd, make_key

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from syspuffs.layers.psshfs.command import StderrReader, build_ssh_argv, split_command
-from syspuffs.layers.psshfs.failure import Cause, ConnectError
-from syspuffs.layers.psshfs.target import parse_target
+from syspuffs.layers.psshfs.ssh.command import StderrReader, build_ssh_argv, split_command
+from syspuffs.layers.psshfs.ssh.failure import Cause, ConnectError
+from syspuffs.layers.psshfs.ssh.target import parse_target
 
 
 def build(target: str, **kwargs: object) -> str:

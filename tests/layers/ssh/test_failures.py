@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from syspuffs.layers.psshfs.stream import Cause, SshOptions
+from syspuffs.layers.psshfs.ssh.stream import Cause, SshOptions
 
 from ...support.sshd import Sshd
 from .harness import fail_stream, other_server, plain, words

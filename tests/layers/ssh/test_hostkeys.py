@@ -10,8 +10,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from syspuffs.layers.psshfs.hostkeys import add_key, find_keys, hash_name
-from syspuffs.layers.psshfs.stream import Cause, SshOptions
+from syspuffs.layers.psshfs.ssh.hostkeys import add_key, find_keys, hash_name
+from syspuffs.layers.psshfs.ssh.stream import Cause, SshOptions
 
 from ...support.sshd import Sshd, find_program, make_key
 from .harness import Person, fail_stream, try_stream

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from syspuffs.layers.psshfs.stream import Cause, SshOptions
+from syspuffs.layers.psshfs.ssh.stream import Cause, SshOptions
 
 from ...support.sshd import Sshd, find_program, list_descendants, make_key
 from .harness import Person, fail_stream, other_server, plain, try_stream, words

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from syspuffs.layers.psshfs.stream import SshOptions, open_stream
-from syspuffs.layers.psshfs.target import parse_target
+from syspuffs.layers.psshfs.ssh.stream import SshOptions, open_stream
+from syspuffs.layers.psshfs.ssh.target import parse_target
 
 from ...support.sshd import Sshd
 from .harness import LIMIT, talk

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from syspuffs.layers.psshfs.route import Jump, parse_jumps
-from syspuffs.layers.psshfs.sshconfig import ConfigError, HostConfig
-from syspuffs.layers.psshfs.sshfile import match_patterns, read_config
+from syspuffs.layers.psshfs.ssh.route import Jump, parse_jumps
+from syspuffs.layers.psshfs.ssh.sshconfig import ConfigError, HostConfig
+from syspuffs.layers.psshfs.ssh.sshfile import match_patterns, read_config
 
 Read = Callable[..., HostConfig]
 

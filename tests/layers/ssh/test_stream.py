@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from syspuffs.layers.psshfs.stream import Cause, ConnectError, SshOptions, open_stream
-from syspuffs.layers.psshfs.target import parse_target
+from syspuffs.layers.psshfs.ssh.stream import Cause, ConnectError, SshOptions, open_stream
+from syspuffs.layers.psshfs.ssh.target import parse_target
 
 from ...support.leaks import command_line
 from ...support.line import Line
@@ -190,8 +190,8 @@ def test_program_dies_with_us(kind: str, sshd: Sshd) -> None:
     target, options, local = arrange(kind, sshd)
     script = f"""
 import trio
-from syspuffs.layers.psshfs.stream import *
-from syspuffs.layers.psshfs.target import parse_target
+from syspuffs.layers.psshfs.ssh.stream import *
+from syspuffs.layers.psshfs.ssh.target import parse_target
 async def main():
     async with open_stream(parse_target({target!r}, local={local}), {options!r}) as stream:
         await trio.socket.from_stdlib_socket(stream.socket).send({INIT!r})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syspuffs.layers.psshfs.target import Target, TargetError, parse_target
+from syspuffs.layers.psshfs.ssh.target import Target, TargetError, parse_target
 
 
 @pytest.mark.parametrize(

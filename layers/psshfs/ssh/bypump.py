@@ -31,7 +31,7 @@ async def run_pump(target: Target, options: SshOptions) -> tuple[Stream, PumpWat
         process = await trio.lowlevel.open_process(
             [
                 # -P: a module of the same name in the current directory is none of ours.
-                *(sys.executable, "-P", "-m", "syspuffs.layers.psshfs.pump"),
+                *(sys.executable, "-P", "-m", "syspuffs.layers.psshfs.ssh.pump"),
                 *(str(theirs.fileno()), str(their_status.fileno())),
             ],
             stdin=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
 """The pump process: logs in with asyncssh and moves one SFTP channel to a socket and back.
 
-Run as `python -m syspuffs.layers.psshfs.pump DATA STATUS` with two inherited socket
+Run as `python -m syspuffs.layers.psshfs.ssh.pump DATA STATUS` with two inherited socket
 descriptors. STATUS carries one JSON object a line: first our orders (see `stream._PumpWatch`),
 then our events: "note" for the log, "ready" when the channel is open, "failed" with the cause
 of the end. The end of STATUS or DATA is our end: nobody needs us any more.
