@@ -53,7 +53,8 @@ async def opened(
             yield target, None
     else:
         with mounts.use(stack.name, stack.command) as (point, origin):
-            yield OsTarget(bytes(point)), origin if stack.command.has_origin else None
+            is_shown = stack.command.has_origin and "origin" not in stack.lacks
+            yield OsTarget(bytes(point)), origin if is_shown else None
 
 
 async def compare(stack: Stack, mounts: Mounts, place: Path, sequence: list[Operation]) -> None:
