@@ -152,7 +152,8 @@ async def test_a_killed_ssh_process_takes_its_sessions_only(tmp_path: Path) -> N
 async def test_a_tree_that_hangs_or_dies_is_nobody_elses_business(tmp_path: Path) -> None:
     (tmp_path / "pub").mkdir()
     (tmp_path / "pub/f").write_bytes(b"x")
-    users = user("alice", trees=remote("alice", tmp_path / "pub", "request_timeout=1")) + BOB
+    words = "request_timeout=1", "no_reconnect"
+    users = user("alice", trees=remote("alice", tmp_path / "pub", *words)) + BOB
     with Daemon(tmp_path / "d", users) as daemon:
         daemon.expect("account alice: tree /: ")
         daemon.expect("SFTP connection lost")
@@ -168,6 +169,22 @@ async def test_a_tree_that_hangs_or_dies_is_nobody_elses_business(tmp_path: Path
                     await bob.put(b"/f", b"y")
                     await ended(alice)
             assert await bob.get(b"/f") == b"y"
+
+
+async def test_a_session_outlives_the_server_of_its_tree(tmp_path: Path) -> None:
+    (tmp_path / "pub").mkdir()
+    (tmp_path / "pub/f").write_bytes(b"x")
+    users = user("alice", trees=remote("alice", tmp_path / "pub"))
+    with Daemon(tmp_path / "d", users) as daemon:
+        daemon.expect("SFTP connection lost|connected again at attempt 1")
+        async with daemon.session("alice") as alice:
+            assert await alice.get(b"/f") == b"x"
+            (server,) = (
+                pid for pid in descendants(daemon.pid) if "sftp-server" in command_line(pid)
+            )
+            os.kill(server, signal.SIGKILL)
+            await alice.put(b"/g", b"y")
+            assert await alice.get(b"/g") == b"y"
 
 
 def opens(wire: Wire) -> bytes:
