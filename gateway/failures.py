@@ -86,10 +86,10 @@ def leaves(exc: BaseException) -> Iterator[BaseException]:
 
 def _translated(exc: BaseException) -> CommandError | None:
     # The classes live in modules that cost time to import; what was never imported was not raised.
-    if _is(exc, "layers.psshfs.failure", "ConnectError"):
+    if _is(exc, "layers.psshfs.ssh.failure", "ConnectError"):
         failure: Any = exc
         return CommandError(_CONNECT.get(failure.kind.name, Status.FAILURE), str(exc))
-    if _is(exc, "layers.psshfs.target", "TargetError"):
+    if _is(exc, "layers.psshfs.ssh.target", "TargetError"):
         return CommandError(Status.USAGE, str(exc))
     if isinstance(exc, VfsError):
         # Out of an unmount: nothing else lets one escape.
@@ -98,7 +98,7 @@ def _translated(exc: BaseException) -> CommandError | None:
         )
     if isinstance(exc, KeyboardInterrupt):
         return CommandError(Status.SIGNAL + SIGINT, "")
-    if _is(exc, "gateway.hostmount", "HostMountError"):
+    if _is(exc, "gateway.host.hostmount", "HostMountError"):
         host: Any = exc
         return CommandError(_HOST.get(host.failure.name, Status.FAILURE), str(exc))
     return None

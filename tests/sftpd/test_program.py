@@ -237,7 +237,8 @@ async def test_signals(tmp_path: Path, number: int) -> None:
 
 async def test_what_is_below_dies(tmp_path: Path) -> None:
     """Errors for the client, and an end when it leaves; nothing is left running."""
-    tree = ("-t", "psshfs", "-o", f"sftp_server={find_sftp_server()}", f":{tmp_path}")
+    words = f"sftp_server={find_sftp_server()},no_reconnect"
+    tree = ("-t", "psshfs", "-o", words, f":{tmp_path}")
     async with running(tmp_path / "log", "-e", *tree) as server:
         handle = await server.wire.open(b"/f", BOTH)
         for pid in descendants(server.process.pid):

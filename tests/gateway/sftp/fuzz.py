@@ -31,7 +31,10 @@ HERE: Final = Path(__file__).resolve()
 ROOT: Final = HERE.parents[3]
 NATIVE: Final = ROOT / "native"
 CODEC: Final = "syspuffs.native._codec"
-SOURCES: Final = ("frame_ops.c", "frame_decode.c", "frame_encode.c", "sftp.c", "sftp_server.c")
+SOURCES: Final = (
+    *("frame_ops.c", "frame_decode.c", "frame_encode.c", "sftp.c", "sftp_server.c"),
+    *("fuse.c", "fuse_device.c"),
+)
 FLAGS: Final = (
     *("-g", "-O1", "-std=c11", "-shared", "-fPIC", "-fno-omit-frame-pointer"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),

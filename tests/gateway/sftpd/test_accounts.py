@@ -138,7 +138,8 @@ async def test_an_account_whose_trees_cannot_be_built(tmp_path: Path) -> None:
 
 @pytest.mark.logs("account alice: tree /: ", "SFTP connection lost")
 async def test_a_tree_that_dies_ends_sessions_and_the_next_has_another(tmp_path: Path) -> None:
-    tree = TreeSettings(b"/", "psshfs", f":{tmp_path}", (f"sftp_server={find_sftp_server()}",))
+    words = f"sftp_server={find_sftp_server()}", "no_reconnect"
+    tree = TreeSettings(b"/", "psshfs", f":{tmp_path}", words)
     before = set(descendants(os.getpid()))
     async with serving(settings(account("alice", tree), account("bob"))) as accounts:
         async with accounts.session("bob") as (_, bobs), client(bobs) as bystander:
@@ -158,7 +159,8 @@ async def test_a_tree_that_dies_ends_sessions_and_the_next_has_another(tmp_path:
 @pytest.mark.logs("account alice: tree /a: ", "SFTP connection lost")
 async def test_other_trees_of_the_account_go_on(tmp_path: Path) -> None:
     word = f"sftp_server={find_sftp_server()}"
-    trees = TreeSettings(b"/a", "psshfs", f":{tmp_path}", (word,)), replace(MEMORY, path=b"/b")
+    mortal = TreeSettings(b"/a", "psshfs", f":{tmp_path}", (word, "no_reconnect"))
+    trees = mortal, replace(MEMORY, path=b"/b")
     before = set(descendants(os.getpid()))
     async with serving(settings(account("alice", *trees))) as accounts:
         async with accounts.session("alice") as (_, first), client(first) as wire:
