@@ -502,8 +502,10 @@ class Stack:
     @property
     def rdonly_reasons(self) -> list[str]:
         """Why file systems in it let nobody write, where that was not asked for."""
-        mounts = (getattr(part, "mount", None) for part in self.parts)
-        return [mount.rdonly_reason for mount in mounts if mount and mount.rdonly_reason]
+        # p2k knows the mount of the file system below it, which is a part as well.
+        found = (getattr(part, "mount", None) for part in self.parts)
+        mounts = {id(mount): mount for mount in found if mount is not None}
+        return [mount.rdonly_reason for mount in mounts.values() if mount.rdonly_reason]
 
     async def forget(self) -> None:
         """Have each part that remembers something of its own accord drop it."""

@@ -317,7 +317,8 @@ def test_the_helpers_reason_is_told() -> None:
     """What fusermount3 says is part of the error. Who may not write there may not mount there."""
     program = (
         "import sys\n"
-        "from syspuffs.gateway import hostmount, options\n"
+        "from syspuffs.gateway.host import hostmount\n"
+        "from syspuffs.gateway.words import options\n"
         "try:\n"
         "    hostmount.mount(sys.argv[1], options.HostOptions(fsname=b'x', typename='y'))\n"
         "except hostmount.HostMountError as exc:\n"

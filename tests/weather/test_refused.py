@@ -200,7 +200,6 @@ def test_misfit_stack(point: Path, stack: str, says: str) -> None:
         ("port", "port"),
         ("cache_timeout=-5", "cache_timeout"),
         ("max_read=17", "max_read"),
-        ("subtype=ext4", "subtype"),
     ],
 )
 def test_bad_option(point: Path, option: str, says: str) -> None:
