@@ -13,8 +13,7 @@ from typing import Any, Final
 
 _DEPTH_MAX: Final = 1000
 _DRIVEN: Final = "operation"
-"""The local in which `layers.puffs.stream` and `gateway.resume` have the coroutine that they drive
-by hand."""
+"""The local in which `layers.resume` has the coroutine that it drives by hand."""
 
 
 def frames(coroutine: Any) -> Iterator[FrameType]:

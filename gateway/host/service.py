@@ -31,12 +31,12 @@ from typing import Any, Final, TypeAlias
 import trio
 from trio.lowlevel import Abort, Task
 
+from ...layers.resume import resume
 from ...native import device_replies
 from ...native.device_requests import Request, RequestBuffer, take
 from ...native.errors import RemoteProtocolError, VfsError
 from ...native.fuse_protocol import Opcode
 from ...native.records import Buffer
-from ..resume import resume
 from .device import BUFFER_LEN, Device, DeviceGone
 from .interrupts import is_to_end
 

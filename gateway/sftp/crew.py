@@ -16,7 +16,7 @@ from typing import Any, Final
 import trio
 from trio.lowlevel import Abort, Task
 
-from ..resume import resume
+from ...layers.resume import resume
 from .intake import Chunk
 from .order import Parts, Traffic
 from .turns import Turn

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 import socket
-import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from errno import ENOENT
 from itertools import count
 from typing import Any, Final
@@ -24,6 +23,7 @@ from ...native.errors import RemoteProtocolError, TransportError, VfsError
 from ...native.frames import encode_request
 from ...native.records import Buffer, Cookie
 from ..ops import FileServer
+from ..resume import resume
 from .putter import Putter
 from .server import ServerHalf, ServerStatistics
 from .touser import MAX_IN_FLIGHT, QueueTouser
@@ -38,10 +38,7 @@ _OPCLASS: Final = 4
 """Where the header has the low octet of opclass (native/frames)."""
 
 
-@types.coroutine
-def _watch(
-    operation: Coroutine[Any, Any, None], on_block: Callable[[], None]
-) -> Generator[Any, Any, bool]:
+async def _watch(operation: Coroutine[Any, Any, None], on_block: Callable[[], None]) -> bool:
     """Run `operation`; call `on_block` once, before it waits for the first time, if it ever does.
 
     Returns whether it did.
@@ -51,16 +48,8 @@ def _watch(
     except StopIteration:
         return False
     on_block()
-    try:
-        while True:
-            try:
-                value = yield trap
-            except BaseException as exc:
-                trap = operation.throw(exc)
-            else:
-                trap = operation.send(value)
-    except StopIteration:
-        return True
+    await resume(operation, trap)
+    return True
 
 
 class StreamServer:

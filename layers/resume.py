@@ -2,7 +2,7 @@
 
 Who has begun an operation by `send(None)` and got a trap in place of a result knows that it has to
 wait; until then nothing had to be made for it. The local is called `operation` for those who look
-at the frames of a task (control/frames.py).
+at the frames of a task (gateway/control/frames.py).
 """
 
 from __future__ import annotations
