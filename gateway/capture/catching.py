@@ -21,6 +21,7 @@ from typing import Final
 
 import trio
 
+from ...layers.background import background
 from . import stage
 from .calls import MountCall
 from .syscalls import serve_calls
@@ -175,15 +176,9 @@ async def captured(
                 pass_fds=pass_fds,
             )
             capture = Capture()
-            failure: Exception | None = None
-            async with trio.open_nursery() as nursery:
+            async with background() as nursery:
                 nursery.start_soon(capture.serve, trio.socket.from_stdlib_socket(sock), nursery)
                 try:
                     yield process, capture
-                except Exception as exc:
-                    failure = exc  # kept out of the nursery, which would wrap it into a group
                 finally:
                     capture.close()
-                    nursery.cancel_scope.cancel()
-            if failure is not None:
-                raise failure

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from ...layers.background import background
 from ...layers.p2k import p2k_over
 from ...layers.perfuse import Perfuse, fuse_pair, perfuse_on
 from ...layers.puffs import puffs_over
@@ -122,22 +123,17 @@ class FuseProgram:
                         await call.mounted(theirs)
                     await self._begin(server)
 
-                async with trio.open_nursery() as nursery:
+                async with background() as nursery:
                     self._capture.unmount = server.request_unmount
                     nursery.start_soon(_unmount_when_broken, server)
-                    failure: Exception | None = None
                     try:
                         yield server, mounted
-                    except Exception as exc:
-                        failure = exc  # kept out of the nursery, which would wrap it into a group
                     finally:
                         nursery.cancel_scope.cancel()
                         # Whoever unmounts himself when he is told to end waits for that then.
                         self._capture.unmount = server.hang_up
                         with trio.CancelScope(shield=True):
                             await _end_server(server)
-                if failure is not None:
-                    raise failure
 
     @asynccontextmanager
     async def _served(

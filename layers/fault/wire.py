@@ -20,6 +20,7 @@ from typing import Final
 import trio
 
 from ...native.errors import VfsError
+from ..background import background
 from .protocols import MESSAGE_MAX, Frames, Fuse, Protocol, Sftp
 from .reorder import Held, Queue
 from .rules import Fault, Place, Rules
@@ -271,7 +272,5 @@ async def faulty_wire(sock: socket.socket, place: Place, rules: Rules) -> AsyncI
             relay.close()
 
     with theirs:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(run)
+        async with background(run):
             yield Wire(theirs, relay)
-            nursery.cancel_scope.cancel()

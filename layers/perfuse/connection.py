@@ -42,6 +42,7 @@ from ...native import fuse_replies, fuse_requests
 from ...native.errors import RemoteProtocolError, VfsError
 from ...native.memory import unset_memory
 from ...native.records import FSCRED, Buffer, Cred
+from ..background import background
 
 _log = logging.getLogger(__name__)
 
@@ -527,16 +528,8 @@ async def open_connection(
     `notified` gets code and body of each notification; it must not wait nor keep the body.
     """
     connection = Connection(socket, notified)
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.receive)
-        nursery.start_soon(connection.pump)
-        try:
+    try:
+        async with background(connection.receive, connection.pump):
             yield connection
-        except Exception as exc:
-            failure = exc  # kept out of the nursery, which would wrap it into a group
-        finally:
-            nursery.cancel_scope.cancel()
-            connection.close()
-    if failure is not None:
-        raise failure
+    finally:
+        connection.close()  # not before nobody waits for its socket any more

@@ -14,6 +14,7 @@ from ...native import fuse_replies, fuse_requests
 from ...native.constants import MAXMSGLEN_DEFAULT, MNT_WAIT, KFlag, VnOp, Vtype
 from ...native.errors import VfsError
 from ...native.records import FSCRED, Cookie, Cred, Kargs, Newinfo, Statvfs
+from ..background import background
 from ..ops import Upcalls
 from .connection import Connection, open_connection
 from .files import FileOperations
@@ -176,17 +177,7 @@ async def perfuse_on(
     `peer_pid` knows who serves where the socket is not the program's own.
     """
     notices = Notices()
-    failure: Exception | None = None
     async with open_connection(socket, notices.notified) as connection:
         server = Perfuse(connection, program, mntfromname, notices, peer_pid)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(notices.serve)
-            nursery.start_soon(server.nodes.send_forgets)
-            try:
-                yield server
-            except Exception as exc:
-                failure = exc  # kept out of the nursery, which would wrap it into a group
-            finally:
-                nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        async with background(notices.serve, server.nodes.send_forgets):
+            yield server

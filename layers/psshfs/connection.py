@@ -39,6 +39,7 @@ import trio
 from ...native import sftp
 from ...native.errors import VfsError
 from ...native.records import Buffer
+from ..background import background
 from .handle import translated
 from .inbox import Inbox
 from .outbox import Outbox, constant
@@ -440,15 +441,8 @@ async def open_connection(
     `timeout`: seconds of silence, while answers are owed, that end the connection.
     """
     connection = Connection(socket, timeout=timeout)
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.serve)
+    async with background(connection.serve):
         try:
             yield connection
-        except Exception as exc:
-            # Kept out of the nursery, which would wrap it into a group.
-            failure = exc
         finally:
             connection.close()
-    if failure is not None:
-        raise failure

@@ -28,6 +28,7 @@ from ...native.constants import (
 )
 from ...native.errors import VfsError
 from ...native.records import Cookie, Cred, Kargs, Newinfo, Statvfs
+from ..background import background
 from .attributes import SIZE_MAX
 from .attrops import AttrOperations
 from .channels import Opener
@@ -311,10 +312,9 @@ async def mount_psshfs(
         from .byname import PsshfsByName
 
         kind = PsshfsByName
-    failure: Exception | None = None
     async with open_connection(socket, timeout=options.request_timeout) as connection:
         session = await open_session(connection, path, options)
-        async with trio.open_nursery() as nursery:
+        async with background() as nursery:
             server = kind(
                 connection,
                 session,
@@ -334,12 +334,4 @@ async def mount_psshfs(
                     patience=options.patience,
                 )
                 nursery.start_soon(link.run)
-            try:
-                yield server
-            except Exception as exc:
-                # Kept out of the nursery, which would wrap it into a group.
-                failure = exc
-            finally:
-                nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+            yield server

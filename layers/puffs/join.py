@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -13,6 +13,7 @@ import trio
 from ...native.constants import FLAG_RESPONSE, MNT_FORCE
 from ...native.errors import RemoteProtocolError, TransportClosed, TransportError, VfsError
 from ...native.records import Kargs
+from ..background import background
 from ..ops import FileServer
 from .fromserver import DirectUpcalls, FromServer
 from .kernel import PuffsFs
@@ -37,7 +38,7 @@ async def puffs_over(
     """
     fs = PuffsFs(server.kargs, unmount_wait=unmount_wait)
     half = fs.half = ServerHalf(server)
-    async with _background() as nursery:
+    async with background() as nursery:
         fs.touser = DirectTouser(half, nursery)
         server.attach(DirectUpcalls(FromServer(fs)))
         try:
@@ -67,7 +68,7 @@ async def puffs_over_socket(
     putter = Putter.of_socket(sock)
     touser = QueueTouser(putter, fs.late)
     fs.touser = touser
-    async with _background(putter.pump) as nursery:
+    async with background(putter.pump) as nursery:
         nursery.start_soon(_read_frames, fs, putter, touser, nursery)
         try:
             yield fs
@@ -101,22 +102,3 @@ async def _read_frames(
             _log.warning("the server of %s is gone: %s", fs.typename, exc)
     finally:
         touser.end()
-
-
-@asynccontextmanager
-async def _background(
-    *tasks: Callable[[], Awaitable[None]],
-) -> AsyncIterator[trio.Nursery]:
-    """Run tasks beside the body; cancel them at its end. The body's exception comes out bare."""
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        for task in tasks:
-            nursery.start_soon(task)
-        try:
-            yield nursery
-        except BaseException as exc:
-            # Not through the nursery, which would put it into a group of one.
-            failure = exc
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
