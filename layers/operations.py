@@ -27,6 +27,9 @@ CHANGING: Final = frozenset(
 )
 """Operations after which a file system is another one."""
 
+GIVING: Final = frozenset({"lookup", "create", "mknod", "mkdir", "symlink"})
+"""Operations that give a node and count as a lookup of it."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:

@@ -12,12 +12,11 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..native.constants import Vtype
 from ..native.records import Buffer, Newinfo, Vattr
+from .operations import GIVING
 
 Data: TypeAlias = int | bytes | tuple[int, bytes]
 """File data: its length; all of it; or length and BLAKE2b of 8 octets."""
 
-GIVING: Final = frozenset({"lookup", "create", "mknod", "mkdir", "symlink"})
-"""Operations that give a node and count as a lookup of it."""
 _DIGEST_SIZE: Final = 8
 _OF_NODES: Final = GIVING | {"fhtonode"}
 _WITH_ATTRIBUTES: Final = frozenset({"getattr", "setattr", "link"})

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from ..native.fuse_protocol import RENAME_EXCHANGE
 from ..native.records import Newinfo
-from .operations import Operation
+from .operations import GIVING, Operation
 
 _DEPTH_MAX: Final = 2048
 """No path has more components than half of PATH_MAX; what seems to is a loop."""
 
-_MAKING: Final = frozenset({"lookup", "create", "mknod", "mkdir", "symlink"})
-_NAMING: Final = _MAKING | {"link", "remove", "rmdir", "abortop"}
+_RENAMING: Final = frozenset({"rename", "rename_with"})
+_NAMING: Final = GIVING | {"link", "remove", "rmdir", "abortop"}
 
 
 class Paths:
@@ -51,7 +52,7 @@ class Paths:
         name = operation.name
         if name in _NAMING:
             return self.below(args[0], args[-1 if name in ("link", "remove", "rmdir") else 1].name)
-        if name == "rename":
+        if name in _RENAMING:
             return self.below(args[0], args[2].name)
         if operation.parameters and operation.parameters[0][0] == "opc" and name != "extattrctl":
             return self.path(args[0])
@@ -60,7 +61,7 @@ class Paths:
     def learn(self, operation: Operation, args: tuple[Any, ...], result: Any) -> None:
         """Hear that an operation has succeeded."""
         name = operation.name
-        if name in _MAKING:
+        if name in GIVING:
             self._found(args[0], args[1].name, result)
         elif name == "readdir":
             for entry in result[0]:
@@ -68,8 +69,10 @@ class Paths:
                     self._found(args[0], entry.name, entry.newinfo)
         elif name == "reclaim":
             self._forget(args[0], args[1])
-        elif name == "rename":
+        elif name in _RENAMING:
             self._names[args[1]] = (args[3], args[5].name)
+            if name == "rename_with" and args[6] & RENAME_EXCHANGE and args[4] is not None:
+                self._names[args[4]] = (args[0], args[2].name)
         elif name == "link":
             self._names[args[1]] = (args[0], args[2].name)
         elif name == "fhtonode":

@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple
 from ...native.constants import MNT_FORCE, READDIR_PLUS, FlushOp, KFlag
 from ...native.errors import VfsError
 from ...native.records import Cookie, Cred, Dirent, lookup_cn
-from ..operations import BY_NAME, CHANGING, Operation
+from ..operations import BY_NAME, CHANGING, GIVING, Operation
 from ..ops import FileServer, Upcalls
-from ..outcomes import GIVING, Seen, difference, value_of
+from ..outcomes import Seen, difference, value_of
 from ..passing import Answers, Around
 from ..paths import Paths
 from .listing import Listing, Listings, names_of

@@ -11,9 +11,10 @@ import struct
 from abc import ABC, abstractmethod
 from typing import Final
 
-from ...native import frames
+from ...native import frames, sftp
 from ...native.constants import FLAG_FAF, FLAG_RESPONSE, OPCLASS_MASK, OpClass, VfsOp, VnOp
 from ...native.errors import ProtocolError
+from ...native.fuse_protocol import Opcode
 from ..operations import BY_NAME
 
 MESSAGE_MAX: Final = 4 * 1024 * 1024
@@ -111,37 +112,40 @@ class Frames(Protocol):
 
 
 _SFTP_REQUESTS: Final = {
-    3: "open",
-    4: "close",
-    5: "read",
-    6: "write",
-    7: "getattr",
-    8: "getattr",
-    9: "setattr",
-    10: "setattr",
-    11: "open",
-    12: "readdir",
-    13: "remove",
-    14: "mkdir",
-    15: "rmdir",
-    16: "lookup",
-    17: "getattr",
-    18: "rename",
-    19: "readlink",
-    20: "symlink",
+    sftp.FXP_OPEN: "open",
+    sftp.FXP_CLOSE: "close",
+    sftp.FXP_READ: "read",
+    sftp.FXP_WRITE: "write",
+    sftp.FXP_LSTAT: "getattr",
+    sftp.FXP_FSTAT: "getattr",
+    sftp.FXP_SETSTAT: "setattr",
+    sftp.FXP_FSETSTAT: "setattr",
+    sftp.FXP_OPENDIR: "open",
+    sftp.FXP_READDIR: "readdir",
+    sftp.FXP_REMOVE: "remove",
+    sftp.FXP_MKDIR: "mkdir",
+    sftp.FXP_RMDIR: "rmdir",
+    sftp.FXP_REALPATH: "lookup",
+    sftp.FXP_STAT: "getattr",
+    sftp.FXP_RENAME: "rename",
+    sftp.FXP_READLINK: "readlink",
+    sftp.FXP_SYMLINK: "symlink",
 }
-_SFTP_EXTENDED: Final = 200
 _SFTP_EXTENSIONS: Final = {
-    b"fsync@openssh.com": "fsync",
-    b"posix-rename@openssh.com": "rename",
-    b"hardlink@openssh.com": "link",
-    b"statvfs@openssh.com": "statvfs",
-    b"fstatvfs@openssh.com": "statvfs",
-    b"lsetstat@openssh.com": "setattr",
+    sftp.EXT_FSYNC: "fsync",
+    sftp.EXT_POSIX_RENAME: "rename",
+    sftp.EXT_HARDLINK: "link",
+    sftp.EXT_STATVFS: "statvfs",
+    sftp.EXT_FSTATVFS: "statvfs",
+    sftp.EXT_LSETSTAT: "setattr",
 }
 _SFTP_STATUS: Final = struct.Struct(">IBIII")
-_STATUS_OF: Final = {errno.ENOENT: 2, errno.EACCES: 3, errno.EPERM: 3, errno.EOPNOTSUPP: 8}
-_FAILURE: Final = 4
+_STATUS_OF: Final = {
+    errno.ENOENT: sftp.FX_NO_SUCH_FILE,
+    errno.EACCES: sftp.FX_PERMISSION_DENIED,
+    errno.EPERM: sftp.FX_PERMISSION_DENIED,
+    errno.EOPNOTSUPP: sftp.FX_OP_UNSUPPORTED,
+}
 
 
 class Sftp(Protocol):
@@ -155,7 +159,7 @@ class Sftp(Protocol):
         """See Protocol."""
         if len(message) < 9:
             return None
-        if message[4] == _SFTP_EXTENDED:
+        if message[4] == sftp.FXP_EXTENDED:
             size = int.from_bytes(message[9:13], "big")
             return _SFTP_EXTENSIONS.get(bytes(message[13 : 13 + min(size, 64)]))
         return _SFTP_REQUESTS.get(message[4])
@@ -163,10 +167,10 @@ class Sftp(Protocol):
     def refusal(self, message: bytes | bytearray, error: int) -> bytes:
         """See Protocol. The protocol knows four errors; the others are its plain failure."""
         text = b"fault"
-        code = _STATUS_OF.get(error, _FAILURE)
+        code = _STATUS_OF.get(error, sftp.FX_FAILURE)
         ident = int.from_bytes(message[5:9], "big")
         size = _SFTP_STATUS.size + len(text) + 4
-        head = _SFTP_STATUS.pack(size - 4, 101, ident, code, len(text))
+        head = _SFTP_STATUS.pack(size - 4, sftp.FXP_STATUS, ident, code, len(text))
         return head + text + bytes(4)
 
     def number(self, message: bytes | bytearray) -> int:
@@ -192,46 +196,45 @@ _FUSE_IN: Final = struct.Struct("<IIQ")
 _FUSE_OUT: Final = struct.Struct("<IiQ")
 _FUSE_SIZE_AT: Final = 56
 """Where reads and writes have their size: behind the head, the handle and the offset."""
-_FUSE_REQUESTS: Final = dict(
-    (
-        (1, "lookup"),
-        (3, "getattr"),
-        (4, "setattr"),
-        (5, "readlink"),
-        (6, "symlink"),
-        (8, "mknod"),
-        (9, "mkdir"),
-        (10, "remove"),
-        (11, "rmdir"),
-        (12, "rename"),
-        (13, "link"),
-        (14, "open"),
-        (15, "read"),
-        (16, "write"),
-        (17, "statvfs"),
-        (18, "close"),
-        (20, "fsync"),
-        (21, "setextattr"),
-        (22, "getextattr"),
-        (23, "listextattr"),
-        (24, "deleteextattr"),
-        (25, "fsync"),
-        (27, "open"),
-        (28, "readdir"),
-        (29, "close"),
-        (30, "fsync"),
-        (31, "advlock"),
-        (32, "advlock"),
-        (33, "advlock"),
-        (34, "access"),
-        (35, "create"),
-        (40, "poll"),
-        (43, "fallocate"),
-        (44, "readdir"),
-        (45, "rename"),
-        (46, "seek"),
-    )
-)
+_FUSE_REQUESTS: Final[dict[int, str]] = {
+    Opcode.LOOKUP: "lookup",
+    Opcode.GETATTR: "getattr",
+    Opcode.SETATTR: "setattr",
+    Opcode.READLINK: "readlink",
+    Opcode.SYMLINK: "symlink",
+    Opcode.MKNOD: "mknod",
+    Opcode.MKDIR: "mkdir",
+    Opcode.UNLINK: "remove",
+    Opcode.RMDIR: "rmdir",
+    Opcode.RENAME: "rename",
+    Opcode.LINK: "link",
+    Opcode.OPEN: "open",
+    Opcode.READ: "read",
+    Opcode.WRITE: "write",
+    Opcode.STATFS: "statvfs",
+    Opcode.RELEASE: "close",
+    Opcode.FSYNC: "fsync",
+    Opcode.SETXATTR: "setextattr",
+    Opcode.GETXATTR: "getextattr",
+    Opcode.LISTXATTR: "listextattr",
+    Opcode.REMOVEXATTR: "deleteextattr",
+    Opcode.FLUSH: "fsync",
+    Opcode.OPENDIR: "open",
+    Opcode.READDIR: "readdir",
+    Opcode.RELEASEDIR: "close",
+    Opcode.FSYNCDIR: "fsync",
+    Opcode.GETLK: "advlock",
+    Opcode.SETLK: "advlock",
+    Opcode.SETLKW: "advlock",
+    Opcode.ACCESS: "access",
+    Opcode.CREATE: "create",
+    Opcode.POLL: "poll",
+    Opcode.FALLOCATE: "fallocate",
+    Opcode.READDIRPLUS: "readdir",
+    Opcode.RENAME2: "rename",
+    Opcode.LSEEK: "seek_data",
+    Opcode.COPY_FILE_RANGE: "copy_file_range",
+}
 
 
 class Fuse(Protocol):

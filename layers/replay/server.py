@@ -11,9 +11,9 @@ import trio
 
 from ...native.errors import VfsError
 from ...native.records import Cookie, Cred, lookup_cn
-from ..operations import Operation
+from ..operations import GIVING, Operation
 from ..ops import FileServer
-from ..outcomes import GIVING, Names, Seen, length, value_of
+from ..outcomes import Names, Seen, length, value_of
 from ..trace import Event
 from .values import Maybe, recorded
 
