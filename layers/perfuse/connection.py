@@ -254,10 +254,9 @@ class Connection:
         """
         if self.broken.is_set():
             raise VfsError(ENOTCONN)
-        unique = self._next
+        unique = self._number()
         slot = Slot(self, unique, decode, undo)
         head = encode(unique, nodeid, cred, *args)
-        self._next += 2  # the odd ones are the interrupts'
         self._pending[unique] = slot
         self._send(head, payload)
         return slot
@@ -359,9 +358,14 @@ class Connection:
         return slot
 
     def tell(self, encode: Encode, nodeid: int, *args: Any, unique: int = 0) -> None:
-        """Send what has no answer."""
+        """Send what has no answer; one that comes all the same (ENOSYS) is nobody else's."""
         if not self.broken.is_set():
-            self._send(encode(unique or self._next, nodeid, FSCRED, *args), None)
+            self._send(encode(unique or self._number(), nodeid, FSCRED, *args), None)
+
+    def _number(self) -> int:
+        number = self._next
+        self._next += 2  # the odd ones are the interrupts'
+        return number
 
     def interrupt(self, unique: int) -> None:
         """Say that nobody waits for request `unique`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from errno import EIO, ENOENT, ENOTCONN
+from errno import EIO, ENOENT, ENOSYS, ENOTCONN
 
 import pytest
 import trio
@@ -91,6 +91,23 @@ async def test_messages_that_nobody_asked_for_are_passed_over() -> None:
             await server.sock.send(message)
         server.answers[Opcode.LOOKUP] = lambda *_: entry(9)
         assert (await perfuse.lookup(ROOT, lookup_cn(b"name", CRED))).cookie
+
+
+@pytest.mark.logs("the FUSE server answered what nobody asked")
+async def test_a_refused_forget_is_not_the_answer_to_the_next_request() -> None:
+    """libfuse-lite knows no BATCH_FORGET and says ENOSYS to it."""
+    async with both() as (perfuse, server):
+        server.answers[Opcode.LOOKUP] = lambda *_: entry(9)
+        info = await perfuse.lookup(ROOT, lookup_cn(b"name", CRED))
+        perfuse.reclaim(info.cookie, 1)
+        await server.seen(Opcode.FORGET)
+        server.answers[Opcode.LOOKUP] = lambda *_: None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(perfuse.lookup, ROOT, lookup_cn(b"other", CRED))
+            while len(server.bodies(Opcode.LOOKUP)) < 2:
+                await trio.lowlevel.checkpoint()
+            await server.reply(server.uniques[Opcode.FORGET], -ENOSYS)
+            await server.reply(server.uniques[Opcode.LOOKUP], entry(9))
 
 
 async def test_death_of_the_server_ends_what_waits() -> None:
