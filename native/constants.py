@@ -210,6 +210,10 @@ class KFlag(IntFlag):
 NOCACHE: Final = KFlag.NOCACHE_NAME | KFlag.NOCACHE_PAGE | KFlag.NOCACHE_ATTR
 
 
+FALLOC_FL_KEEP_SIZE: Final = 0x1
+FALLOC_FL_PUNCH_HOLE: Final = 0x2
+"""Flags of Linux' fallocate(2)."""
+
 F_FLOCK: Final = 0x020
 """Flag of ADVLOCK: a lock of flock(2), which has nothing to do with those of fcntl(2)."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 from typing import Final, NamedTuple
 
-from .records import Vattr
+from .records import Flock, Vattr
 
 MAJOR: Final = 7
 MINOR: Final = 45
@@ -174,13 +174,28 @@ class InitReply(NamedTuple):
     request_timeout: int
 
 
+OFFSET_MAX: Final = 2**63 - 1
+"""The last octet that a file can have."""
+
+
 class Lock(NamedTuple):
-    """A byte-range lock: octets `start` to `end`, the last one included."""
+    """A byte-range lock: octets `start` to `end`, the last one included, OFFSET_MAX for all."""
 
     start: int
     end: int
     type: int
     pid: int
+
+    @classmethod
+    def of(cls, flock: Flock) -> Lock:
+        """Return what says the same as a Flock that is within a file's bounds."""
+        end = flock.start + flock.len - 1 if flock.len else OFFSET_MAX
+        return cls(flock.start, end, flock.type, flock.pid)
+
+    def flock(self) -> Flock:
+        """Return the same as a Flock."""
+        length = 0 if self.end == OFFSET_MAX else self.end - self.start + 1
+        return Flock(self.type, self.start, length, self.pid)
 
 
 class InvalInode(NamedTuple):

@@ -9,6 +9,8 @@ from typing import Final
 
 from ...native.constants import (
     DEV_BSIZE,
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
     FREAD,
     FSYNC_CACHE,
     FSYNC_DATAONLY,
@@ -29,9 +31,6 @@ from .proc import Proc, check_writable
 MAX_RW_COUNT: Final = 0x7FFFF000
 """Longest read or write, octets: as on Linux, who asks for more gets this."""
 OFFSET_MAX: Final = 2**63 - 1
-
-FALLOC_FL_KEEP_SIZE: Final = 0x1
-FALLOC_FL_PUNCH_HOLE: Final = 0x2
 
 _SYNC: Final = os.O_SYNC & ~os.O_DSYNC
 

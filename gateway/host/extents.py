@@ -12,16 +12,13 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from ...native import device_replies as replies
-from ...native.constants import VnOp
+from ...native.constants import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, VnOp
 from ...native.device_requests import Request
 from ...native.errors import VfsError
 
 if TYPE_CHECKING:
     from .handlers import FuseEnd
 
-_KEEP_SIZE: Final = 0x1
-_PUNCH_HOLE: Final = 0x2
-"""FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE."""
 _COPY_MAX: Final = 0xFFFFF000
 """What a reply can say, octets, in whole pages."""
 
@@ -46,12 +43,12 @@ class Extents:
             raise VfsError(errno.ENOSYS)
         opened = end.opened(fh)
         cookie = opened.node.cookie
-        if mode == _PUNCH_HOLE | _KEEP_SIZE:
+        if mode == FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
             _need(VnOp.FDISCARD in ops)
             opened.dirty = True
             await end.server.fdiscard(cookie, offset, length)
         else:
-            _need(not mode & ~_KEEP_SIZE and VnOp.FALLOCATE in ops)
+            _need(not mode & ~FALLOC_FL_KEEP_SIZE and VnOp.FALLOCATE in ops)
             if mode:  # the host has locked the file: its size stays what it is meanwhile
                 va, _ = await end.server.getattr(cookie, opened.cred)
                 _need(offset + length <= (va.size or 0))

@@ -23,7 +23,7 @@ from ...native import device_replies as replies
 from ...native.constants import F_FLOCK, KFlag, VnOp
 from ...native.device_requests import Request
 from ...native.errors import VfsError
-from ...native.fuse_protocol import LK_FLOCK, InitFlag
+from ...native.fuse_protocol import LK_FLOCK, InitFlag, Lock
 from ...native.records import Flock, Kargs
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 LOCKERS_MAX: Final = 4096
 """Requests that may wait for a lock at a time; another one hears ENOLCK."""
-_OFF_MAX: Final = 2**63 - 1
 _U64: Final = 2**64 - 1
 _EVERYTHING: Final = Flock(F_UNLCK, 0, 0, 0)
 
@@ -60,8 +59,7 @@ class Locking:
         node = self._end.opened(fh).node
         flock, flags = _asked(*lock)
         found = await self._end.server.advlock(node.cookie, owner & _U64, F_GETLK, flock, flags)
-        end = found.start + found.len - 1 if found.len else _OFF_MAX
-        return replies.lock(request.unique, found.start, end, found.type, found.pid)
+        return replies.lock(request.unique, *Lock.of(found))
 
     async def setlk(self, request: Request, fh: int, owner: int, *lock: int) -> bytes:
         """Lock or unlock, or fail at once. Errors: EAGAIN."""
@@ -127,5 +125,4 @@ def _asked(start: int, end: int, kind: int, pid: int, lk_flags: int) -> tuple[Fl
     """Return what is asked as a file server takes it. Errors: EINVAL."""
     if end < start:
         raise VfsError(errno.EINVAL)
-    length = 0 if end == _OFF_MAX else end - start + 1
-    return Flock(kind, start, length, pid), F_FLOCK if lk_flags & LK_FLOCK else 0
+    return Lock(start, end, kind, pid).flock(), F_FLOCK if lk_flags & LK_FLOCK else 0

@@ -11,9 +11,9 @@ import struct
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+from ...native.constants import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
+
 _UTIME_OMIT: Final = (1 << 30) - 2
-_FALLOC_FL_KEEP_SIZE: Final = 0x1
-_FALLOC_FL_PUNCH_HOLE: Final = 0x2
 _IN_NONBLOCK: Final = os.O_NONBLOCK
 _IN_CLOEXEC: Final = os.O_CLOEXEC
 _IN_ATTRIB: Final = 0x4
@@ -114,7 +114,7 @@ def fallocate(fd: int, offset: int, length: int) -> None:
 
 def punch_hole(fd: int, offset: int, length: int) -> None:
     """Make a range read as zeros and give its space back; the size stays."""
-    _checked(_fallocate(fd, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, offset, length))
+    _checked(_fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length))
 
 
 def syncfs(fd: int) -> None:

@@ -12,6 +12,8 @@ import trio
 from ...native import fuse_replies, fuse_requests
 from ...native.constants import (
     F_FLOCK,
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
     FREAD,
     FSYNC_CLOSE,
     FSYNC_DATAONLY,
@@ -40,9 +42,6 @@ _XATTR_MAX: Final = 65536
 """Longest value or list of extended attributes, as Linux has it, octets."""
 _SHORT_READ: Final = 16384
 """A read up to here has nothing read ahead behind it, octets."""
-_KEEP_SIZE: Final = 1
-_PUNCH_HOLE: Final = 2
-_OFF_MAX: Final = 2**63 - 1
 
 
 class FileOperations(NameOperations):
@@ -291,7 +290,7 @@ class FileOperations(NameOperations):
 
     async def fdiscard(self, opc: Cookie, offset: int, length: int) -> None:
         """See FileServer."""
-        await self._allocate(opc, offset, length, _PUNCH_HOLE | _KEEP_SIZE)
+        await self._allocate(opc, offset, length, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 
     async def seek_data(self, opc: Cookie, offset: int, whence: int, cred: Cred) -> int:
         """See FileServer."""
@@ -355,9 +354,7 @@ class FileOperations(NameOperations):
             raise VfsError(EINVAL)
         node = self.node(opc)
         handle = await self._handle_of(node, owner, FWRITE if flock.type == F_WRLCK else FREAD)
-        end = flock.start + flock.len - 1 if flock.len else _OFF_MAX
-        lock = Lock(flock.start, end, flock.type, flock.pid)
-        args = (handle.fh, owner, lock, LK_FLOCK if is_flock else 0)
+        args = (handle.fh, owner, Lock.of(flock), LK_FLOCK if is_flock else 0)
         with handle:
             if op != F_GETLK:
                 handle.owner = owner
@@ -368,5 +365,4 @@ class FileOperations(NameOperations):
             found: Lock = await self.ask(encode, node, FSCRED, *args, decode=fuse_replies.lock)
         if found.type == F_UNLCK:
             return flock._replace(type=F_UNLCK)
-        length = 0 if found.end == _OFF_MAX else found.end - found.start + 1
-        return Flock(found.type, found.start, length, found.pid)
+        return found.flock()

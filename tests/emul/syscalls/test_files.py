@@ -26,10 +26,16 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from syspuffs.emul.syscalls import Process
-from syspuffs.emul.syscalls.files import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
 from syspuffs.emul.tmpfs import TmpFs
 from syspuffs.emul.vnode import Vnode
-from syspuffs.native.constants import FSYNC_CACHE, FSYNC_CLOSE, FSYNC_DATAONLY, FSYNC_WAIT
+from syspuffs.native.constants import (
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
+    FSYNC_CACHE,
+    FSYNC_CLOSE,
+    FSYNC_DATAONLY,
+    FSYNC_WAIT,
+)
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import Cred
 
