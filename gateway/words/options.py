@@ -275,6 +275,21 @@ def _port(text: str) -> int:
     return found
 
 
+def remote_port(value: str) -> int:
+    """Return a port to connect to."""
+    port = number(value)
+    if not 0 < port < 65536:
+        raise ValueError("a port is from 1 to 65535")
+    return port
+
+
+def yes_or_no(value: str) -> bool:
+    """Return "yes" or "no" as a truth value."""
+    if value not in ("yes", "no"):
+        raise ValueError("is 'yes' or 'no'")
+    return value == "yes"
+
+
 def file_name(value: str) -> str:
     """Return a path that stays right when the process goes to the background."""
     return os.path.abspath(text(value))

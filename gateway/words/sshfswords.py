@@ -10,7 +10,18 @@ from collections.abc import Callable
 from typing import Final
 
 from ...layers.psshfs.options import Idmap, Symlinks
-from .options import Settings, WordSpec, always, number, sets, takes, text, without_effect
+from .options import (
+    Settings,
+    WordSpec,
+    always,
+    number,
+    remote_port,
+    sets,
+    takes,
+    text,
+    without_effect,
+    yes_or_no,
+)
 
 
 def _needless(name: str, reason: str, value: str = "") -> tuple[str, WordSpec]:
@@ -27,13 +38,6 @@ def _checked(convert: Callable[[str], object], action: Callable[[Settings, str],
     return WordSpec(apply, "", "N")
 
 
-def boolean(value: str) -> bool:
-    """Return "yes" or "no" as a truth value."""
-    if value not in ("yes", "no"):
-        raise ValueError("must be yes or no")
-    return value == "yes"
-
-
 def one_of(*values: str) -> Callable[[str], str]:
     """Return a conversion that takes one of `values`."""
 
@@ -43,13 +47,6 @@ def one_of(*values: str) -> Callable[[str], str]:
         return value
 
     return convert
-
-
-def _port(value: str) -> int:
-    port = number(value)
-    if not 0 < port < 65536:
-        raise ValueError("a port is from 1 to 65535")
-    return port
 
 
 def _vsock(value: str) -> tuple[int, int]:
@@ -118,7 +115,9 @@ SSHFS_WORDS: Final[dict[str, WordSpec]] = {
         takes("subsystem", text), "subsystem of the server, or a program there (sftp)", "NAME"
     ),
     "directport": WordSpec(
-        takes("directport", _port), "connect to this port without ssh: SFTP is spoken there", "PORT"
+        takes("directport", remote_port),
+        "connect to this port without ssh: SFTP is spoken there",
+        "PORT",
     ),
     "vsock": WordSpec(
         takes("vsock", _vsock),
@@ -169,7 +168,7 @@ SSHFS_WORDS: Final[dict[str, WordSpec]] = {
     "single_threaded": WordSpec(always),
     "sshfs_verbose": WordSpec(always),
     "unreliable_append": WordSpec(always),
-    "writeback_cache": _checked(boolean, always),
+    "writeback_cache": _checked(yes_or_no, always),
     **dict(
         (
             _needless("delay_connect", _DELAYED),

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from .options import Settings, WordGroup, WordSpec, number, octets, sets, takes, text
+from .options import (
+    Settings,
+    WordGroup,
+    WordSpec,
+    number,
+    octets,
+    remote_port,
+    sets,
+    takes,
+    text,
+    yes_or_no,
+)
 from .sshfswords import SSHFS_WORDS
-
-
-def _port(value: str) -> int:
-    port = number(value)
-    if not 0 < port < 65536:
-        raise ValueError("a port is from 1 to 65535")
-    return port
 
 
 def seconds(value: str) -> float:
@@ -32,14 +36,8 @@ def _ns(value: str) -> int:
     return -1 if time < 0 else int(time * 1e9)
 
 
-def _yes_or_no(value: str) -> bool:
-    if value not in ("yes", "no"):
-        raise ValueError("is 'yes' or 'no'")
-    return value == "yes"
-
-
 def _dir_cache(settings: Settings, value: str) -> None:
-    if not _yes_or_no(value):
+    if not yes_or_no(value):
         settings["cache_timeout_ns"] = 0
 
 
@@ -79,7 +77,7 @@ _CHANNELS_MAX: Final = 16
 _TRANSFER_MAX: Final = 1024 * 1024
 
 OWN_WORDS: Final[dict[str, WordSpec]] = {
-    "port": WordSpec(takes("port", _port), "port of the server (22)", "N"),
+    "port": WordSpec(takes("port", remote_port), "port of the server (22)", "N"),
     "ssh_command": WordSpec(
         takes("ssh_command", text), "run this in place of our own ssh, e.g. ssh", "CMD"
     ),
@@ -159,7 +157,7 @@ OWN_WORDS: Final[dict[str, WordSpec]] = {
         takes("max_conns", _channels), "channels for one file, where one is too few (4)", "N"
     ),
     "writeback": WordSpec(
-        takes("writeback", _yes_or_no),
+        takes("writeback", yes_or_no),
         "create and close return before the server has the file; fsync does not (no)",
         "yes|no",
     ),
