@@ -79,6 +79,7 @@ def _words_of_letters(args: argparse.Namespace) -> list[str]:
         ("remote_uid", args.uid),
         ("remote_gid", args.gid),
         ("cache_timeout", args.timeout),
+        ("max_conns", args.connections),
         ("read_ahead", None if args.reads is None else int(args.reads) * _READ_OCTETS),
     ):
         if value is not None:
@@ -92,10 +93,8 @@ def _words_of_letters(args: argparse.Namespace) -> list[str]:
 def _notes(args: argparse.Namespace) -> list[str]:
     """Return what the user should know of letters that are accepted for NetBSD's sake."""
     notes = []
-    if args.connections == 2:
-        notes.append("-c 2: one connection is used; requests for data and names share it")
     if args.export:
-        notes.append("-e: mounted without file handles, it cannot be exported by NFS yet")
+        notes.append("-e: mounted without file handles, it cannot be exported by NFS")
     return notes
 
 
@@ -156,9 +155,9 @@ def _parser() -> CommandParser:
         "-c",
         dest="connections",
         metavar="N",
-        type=int,
-        choices=(1, 2),
-        help="connections (NetBSD); one is used in any case",
+        type=checked(number),
+        help="so many connections at most carry the data of a long file (4); names go over the "
+        "first one",
     )
     add("-e", dest="export", action="store_true", help="exportable by NFS (NetBSD); not yet")
     add("-p", dest="preserve", action="store_true", help="reconnect (NetBSD); it does")

@@ -360,6 +360,11 @@ def test_unknown_option(point: Path) -> None:
     check(outcome, Status.USAGE, "unknown option 'sise'; did you mean 'size'", "mount_puffs")
 
 
+def test_letter_of_netbsd_with_a_wrong_number(point: Path) -> None:
+    outcome = run(*python_command("mount_psshfs"), "-c", "0", "localhost:/", str(point))
+    check(outcome, Status.USAGE, "max_conns=0': must be from 1 to 16")
+
+
 def test_log_file_that_cannot_be_written(point: Path) -> None:
     outcome = run(*tmpfs(point, "-o", "log=/no/such/directory/log"))
     check(outcome, Status.USAGE, "log=/no/such/directory/log': No such file", "mount_puffs")
