@@ -209,6 +209,10 @@ class Channels:
                             routes[:] = [route for route in routes if route[0] is not connection]
                         if lost.is_set():
                             self._routes.clear()
+                    if not main.broken.is_set():
+                        # Raised for the stream's sake: nothing that is sent again elsewhere may
+                        # arrive from here as well.
+                        raise VfsError(errno.ENOTCONN, connection.cause or main.loss)
         except (ConnectError, VfsError) as exc:
             _log.info("no further channel: %s", exc)
         finally:

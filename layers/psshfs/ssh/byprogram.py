@@ -143,6 +143,8 @@ class ProgramWatch:
             self._started = True  # the owner was faster
         except OSError:
             self._started = False
+        if self._started and not self._stream.is_leaving:
+            self._stream.hold()
         self._peek.close()
 
     async def _relay_stderr(self) -> None:

@@ -88,6 +88,7 @@ class PumpWatch:
         while (event := await self._receive()) is not None:
             if event.get("event") == "ready":
                 self._stream.description = str(event.get("text"))
+                self._stream.hold()
                 return
         raise await self._conclude()
 

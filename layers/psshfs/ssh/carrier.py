@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from .failure import DEAD_AFTER, Cause, ConnectError
-from .unsent import discard_unsent
+from .unsent import Held, abort
 
 _SOCKET_BUFFER = 1 << 20
 LEAVE_TIME = 1.0
@@ -85,6 +85,9 @@ class Stream:
         self.open_channel: Callable[[], AbstractAsyncContextManager[_socket.socket]] | None = None
         """Opens a further stream on the same login, where the program can do that."""
         self._dead = trio.Event()
+        self._held = Held()
+        self.is_leaving = False
+        """Whether it is being closed because nobody needs it any more."""
 
     @property
     def has_process(self) -> bool:
@@ -127,20 +130,33 @@ class Stream:
 
     def die(self, failure: ConnectError) -> None:
         """Say why the program ended, which it has; the first cause counts."""
+        if not self.is_leaving:
+            self._held.reset()
         if self.failure is None:
             self.failure = failure
         self._dead.set()
 
-    def discard(self) -> None:
-        """Let nothing arrive at the server any more that the program still holds for it.
+    def hold(self) -> None:
+        """Hold the program's connections, now that it has them, so that `discard` can do so
+        whatever the program does."""
+        self._held = Held(self.pid)
 
-        Without a program there is nobody who could: TCP goes on as it likes.
+    def release(self) -> None:
+        """Let go of the program's connections; harmless when called twice."""
+        self._held.close()
+
+    def discard(self) -> None:
+        """Let nothing arrive at the server any more that is still on this machine.
+
+        A socket that leads to the server is of no use afterwards; a program has yet to end.
         """
-        if self._process is not None and self._process.returncode is None:
-            discard_unsent(self._process.pid)
+        if self._process is None:
+            abort(self.socket)
+        else:
+            self._held.reset()
 
     async def abandon(self) -> None:
-        """End the program for sure, and with it what it still holds for the server."""
+        """Discard, and end the program for sure, if there is one."""
         self.discard()
         if self._process is not None:
             await self.terminate()

@@ -81,6 +81,7 @@ async def open_stream(target: Target, options: SshOptions) -> AsyncIterator[Stre
 
 async def _end(stream: Stream, *, gently: bool) -> None:
     """Close the socket and wait for the program's end, which comes for sure."""
+    stream.is_leaving = gently
     if not gently:
         stream.discard()
     with suppress(OSError):
@@ -91,3 +92,4 @@ async def _end(stream: Stream, *, gently: bool) -> None:
         with trio.move_on_after(LEAVE_TIME):
             await stream.process.wait()
     await stream.terminate()
+    stream.release()

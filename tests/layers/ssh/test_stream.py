@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import AsyncExitStack, suppress
@@ -20,6 +21,7 @@ from ...support.leaks import command_line
 from ...support.line import Line
 from ...support.mounts import wait_until
 from ...support.sshd import Sshd, find_sftp_server, list_descendants
+from ...support.superserver import superserver
 from .harness import INIT, LIMIT, fail_stream, talk, try_stream
 
 pytestmark = pytest.mark.sshd
@@ -77,13 +79,23 @@ def unsent(port: int) -> int:
     return total
 
 
-@pytest.mark.parametrize("kind", ["asyncssh", "ssh"])
-async def test_nothing_is_sent_after_a_loss(kind: str, sshd: Sshd) -> None:
+@pytest.mark.parametrize("how", ["left", "abandoned", "ended"])
+@pytest.mark.parametrize("kind", ["asyncssh", "ssh", "port"])
+async def test_nothing_is_sent_after_a_loss(kind: str, how: str, sshd: Sshd) -> None:
     """Writes of a connection that was given up must not come behind those of the next one."""
     command = "ssh" if kind == "ssh" else None
-    with Line(sshd.port) as line, trio.fail_after(LIMIT):
+    with (
+        superserver([find_sftp_server()]) as port,
+        Line(port if kind == "port" else sshd.port) as line,
+        trio.fail_after(LIMIT),
+    ):
         options = sshd.options_by(line.port)
-        ssh = SshOptions(config_file="none", options=options, ssh_command=command)
+        ssh = SshOptions(
+            config_file="none",
+            options=options,
+            ssh_command=command,
+            directport=line.port if kind == "port" else None,
+        )
         with suppress(ConnectError):
             async with open_stream(parse_target(f"{sshd.host}:"), ssh) as stream:
                 await talk(stream)
@@ -92,6 +104,16 @@ async def test_nothing_is_sent_after_a_loss(kind: str, sshd: Sshd) -> None:
                     with suppress(BlockingIOError):
                         stream.socket.send(bytes(1 << 18))
                     await trio.lowlevel.checkpoint()
+                if how == "abandoned":
+                    stream.socket.shutdown(socket.SHUT_RDWR)
+                    if kind == "asyncssh":
+                        await stream.process.wait()  # it closes by itself, and as usual
+                    await stream.abandon()
+                    assert not unsent(line.port)
+                if how == "ended" and stream.has_process:
+                    stream.process.kill()  # as ssh does of itself, when nothing comes
+                    await stream.wait_death()
+                    assert not unsent(line.port)
                 raise ConnectError(Cause.DIED, "given up")
         assert wait_until(lambda: not unsent(line.port))
 
