@@ -16,7 +16,8 @@ Rules for all operations
 * Failure is `VfsError`; nothing else comes out of an operation but cancellation,
   which is always passed on. An operation that was cancelled may have happened.
 * The caller keeps the memory of `data` unchanged until a `write` returns; a server
-  that needs it longer copies it. What `read` returns belongs to the caller.
+  that needs it longer copies it. What `read` returns belongs to the caller, and
+  nobody changes it.
 * Operations without `await` (close, abortop, reclaim) are fire-and-forget: they
   cannot fail and never wait. What they start goes on in a task of the server.
 * Names never contain NUL or '/', are not empty, not "." and at most NAME_MAX

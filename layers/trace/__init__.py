@@ -5,8 +5,8 @@
 
 A trace is one file to which any number of layers append, of one stack or of several processes:
 it is made of chunks, each written by one write(2) to the end of the file, and each says who
-wrote it. So it can be read while it is written, and a process that was killed leaves what it had
-written whole. Nothing in it depends on Python: chunks have a fixed head (format.py), their bodies
+wrote it. So it can be read while it is written, and what a process that was killed had written is
+whole. Nothing in it depends on Python: chunks have a fixed head (format.py), their bodies
 are MessagePack.
 
     format      chunks and records, octets to values and back
@@ -18,10 +18,12 @@ A request that passes several trace layers of one process is one request: each r
 one that it was made for (`parent`), so it can be followed from layer to layer, through `p2k|puffs`
 as well, as long as frames are not sent to another process.
 
-Cost: 1.6 to 2 us an operation and 75 octets in the file, data not kept. Digests and full data cost
-an operation one copy of its data, 5 us for 128 KiB; a thread does the rest (0.1 ms for check sum
-and write, 0.2 ms for a digest). What waits for it is limited: where it cannot keep up, because of
-the disk or for want of a processor, operations wait for it, and nothing is lost.
+Cost: 1 to 1.5 us an operation and 75 octets in the file, data not kept. Digests and full data cost
+a write one copy of its data (60 us for 1 MiB), a read nothing when they are long; a thread does the
+rest (0.5 ms for check sum and write of 1 MiB, 0.8 ms for its digest). What waits for it is limited:
+where it cannot keep up, because of the disk or for want of a processor, operations wait for it, and
+nothing is lost. A process that is killed takes with it what waits: what is younger than DELAY, and
+what the thread had not come to.
 """
 
 from .format import CANCELLED, FAILED, UNFINISHED, DataKept, LayerInfo, TraceError

@@ -10,13 +10,16 @@ Operations are numbered by layers/operations.py. Ids are unique in one process; 
 of the operation of a layer above that this one was made for, 0 for none. `start` is ns of
 CLOCK_MONOTONIC, which all processes of a machine share; `duration` is ns. Arguments and result are
 those of layers/ops.py, named tuples as arrays; file data is what `DataKept` says.
+
+A record is encoded when its operation has ended (0.15 us). Long data do not go through the
+encoder: they are a part of their own (`Held`), and the file gets them from where they are.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -58,20 +61,14 @@ class DataKept(Enum):
     DIGEST = "digest"
     FULL = "full"
 
-    def held(self, data: Buffer) -> int | bytes:
-        """Return what to hold of `data`, which may change afterwards, until it is written."""
-        return len(data) if self is DataKept.LENGTH else bytes(data)
 
-    def written(self, record: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return what to write of a record with what `held` gave."""
-        if self is DataKept.DIGEST:
-            number, *more, outcome, args, result = record
-            if number == _WRITE:
-                args = (*args[:2], (len(args[2]), digest(args[2])), *args[3:])
-                return (number, *more, outcome, args, result)
-            if number == _READ and not outcome:
-                return (number, *more, outcome, args, (len(result), digest(result)))
-        return record
+class Held(NamedTuple):
+    """File data that stand between two parts of a record; nobody changes them meanwhile."""
+
+    data: Buffer
+
+
+Part: TypeAlias = bytes | Held
 
 
 class LayerInfo(msgspec.Struct, frozen=True):
@@ -99,6 +96,7 @@ class Chunk(NamedTuple):
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
+_NO_DATA: Final = _encoder.encode(b"")
 _layer_decoder: Final = msgspec.msgpack.Decoder(LayerInfo)
 _records_decoder: Final = msgspec.msgpack.Decoder(list[RawRecord])
 
@@ -117,18 +115,63 @@ _results: Final = tuple(
 )
 
 
+encode: Final = _encoder.encode
+"""Takes one record and returns its only part."""
+
+
+def encode_around(record: tuple[Any, ...], data: Buffer) -> list[Part]:
+    """Return the parts of the record of a read or write, with b"" where `data` belong."""
+    whole = encode(record)
+    if record[0] == _READ:
+        return [whole[: -len(_NO_DATA)], Held(data)]
+    args = record[6]
+    tail = encode((*args[3:], record[7]))[1:]  # without the head of the array
+    return [whole[: -len(_NO_DATA) - len(tail)], Held(data), tail]
+
+
 def encode_layer(writer: int, info: LayerInfo) -> bytes:
     """Return the first chunk of a writer."""
-    return _chunk(LAYER, writer, _encoder.encode(info))
+    body = encode(info)
+    return _head(LAYER, writer, len(body), zlib.crc32(body)) + body
 
 
-def encode_records(writer: int, records: Sequence[tuple[Any, ...]]) -> bytes:
-    """Return a chunk of records."""
-    return _chunk(RECORDS, writer, _encoder.encode(records))
+def encode_records(
+    writer: int, records: int, parts: Iterable[Part], *, as_digest: bool = False
+) -> list[Buffer]:
+    """Return a chunk of so many records as pieces, to be written behind each other.
+
+    Of held data there is the digest, or they are pieces as they are.
+    """
+    pieces: list[Buffer] = [b""]
+    run = [_array_head(records)]
+    for part in parts:
+        if isinstance(part, bytes):
+            run.append(part)
+        elif as_digest:
+            run.append(encode((len(part.data), digest(part.data))))
+        else:
+            run.append(_data_head(len(part.data)))
+            pieces += (b"".join(run), part.data)
+            run = []
+    pieces.append(b"".join(run))
+    size = crc = 0
+    for piece in pieces:
+        size += len(piece)
+        crc = zlib.crc32(piece, crc)
+    pieces[0] = _head(RECORDS, writer, size, crc)
+    return pieces
 
 
-def _chunk(kind: int, writer: int, body: bytes) -> bytes:
-    return _HEAD.pack(_MAGIC, VERSION, kind, 0, len(body), zlib.crc32(body), writer) + body
+def _array_head(count: int) -> bytes:
+    return b"\xdd" + count.to_bytes(4, "big")
+
+
+def _data_head(length: int) -> bytes:
+    return b"\xc6" + length.to_bytes(4, "big")
+
+
+def _head(kind: int, writer: int, size: int, crc: int) -> bytes:
+    return _HEAD.pack(_MAGIC, VERSION, kind, 0, size, crc, writer)
 
 
 def take_chunks(buffer: bytearray) -> Iterator[Chunk]:

@@ -16,7 +16,7 @@ from ...native.errors import VfsError
 from ..operations import Operation
 from ..ops import FileServer
 from ..passing import Answers, Around
-from .format import CANCELLED, FAILED, DataKept
+from .format import CANCELLED, FAILED, DataKept, encode
 from .recorder import Recorder
 
 _current: ContextVar[int] = ContextVar("syspuffs_trace_current", default=0)
@@ -40,7 +40,6 @@ class Trace(Around):
     def __init__(self, below: FileServer, file: Path, keep: DataKept) -> None:
         typename = f"{self.name}|{below.kargs.typename}"
         self.recorder = Recorder(file, below.kargs, typename, keep)
-        self._keep = keep
         super().__init__(below)
 
     def statistics(self) -> TraceStatistics:
@@ -50,9 +49,9 @@ class Trace(Around):
 
     def around(self, operation: Operation, call: Callable[..., Answers]) -> Callable[..., Answers]:
         """See Around. The body is written out for speed: it runs for each operation."""
-        recorder, keep, number = self.recorder, self._keep, operation.number
+        recorder, number = self.recorder, operation.number
         is_read, is_write = operation.name == "read", operation.name == "write"
-        batch, in_flight, added = recorder.batch, recorder.in_flight, recorder.added
+        append, in_flight, added = recorder.parts.append, recorder.in_flight, recorder.added
         get, put, reset = _current.get, _current.set, _current.reset
         new_id = _ids.__next__
 
@@ -60,19 +59,13 @@ class Trace(Around):
             if recorder.is_full:
                 await recorder.room()
             parent, ident = get(), new_id()
-            kept_args = args
-            if is_write:
-                data = keep.held(args[2])
-                kept_args = (args[0], args[1], data, args[3], args[4])
-                if data.__class__ is bytes:
-                    recorder.octets += len(data)
             token = put(ident)
             start = monotonic_ns()
-            in_flight[ident] = (number, parent, start, kept_args)
-            result, outcome = None, FAILED
+            in_flight[ident] = (number, parent, start, args)
+            answer, outcome = None, FAILED
             try:
                 answer = await call(*args)
-                result, outcome = answer, 0
+                outcome = 0
                 return answer
             except VfsError as exc:
                 outcome = exc.errno
@@ -84,14 +77,12 @@ class Trace(Around):
                 duration = monotonic_ns() - start
                 reset(token)
                 if in_flight.pop(ident, None) is not None:
-                    if is_read and not outcome:
-                        result = keep.held(answer)
-                        if result.__class__ is bytes:
-                            recorder.octets += len(result)
-                    batch.append(
-                        (number, ident, parent, start, duration, outcome, kept_args, result)
-                    )
-                    added()
+                    record = (number, ident, parent, start, duration, outcome, args, answer)
+                    if is_write or (is_read and not outcome):
+                        recorder.add_with_data(record)
+                    else:
+                        append(encode(record))
+                        added()
 
         return recorded
 
@@ -106,7 +97,7 @@ class Trace(Around):
             call(*args)
             _current.reset(token)
             record = (number, ident, parent, start, monotonic_ns() - start, 0, args, None)
-            recorder.batch.append(record)
+            recorder.parts.append(encode(record))
             recorder.added()
 
         return recorded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -103,6 +103,35 @@ async def test_writes_down_what_happens(tmp_path: Path, keep: DataKept) -> None:
     assert all(event.duration > 0 for event in found)
 
 
+@pytest.mark.parametrize("keep", DataKept)
+async def test_long_data_are_those_of_the_moment(tmp_path: Path, keep: DataKept) -> None:
+    """Of reads and writes, some of them long and none like another, in a buffer used again."""
+    file = tmp_path / "t"
+    rng = random.Random(7)
+    sizes = [1, 200_000, 70_000, 1_000_000, 131_072, 131_071, 300_000, 2]
+    buffer = bytearray(max(sizes))
+    moved = []
+    async with tree() as below, traced(below, file, keep) as server:
+        made = await server.create(
+            server.kargs.root.cookie, lookup_cn(b"f", CRED, NameiOp.CREATE), FILE
+        )
+        for size in sizes:
+            buffer[:size] = data = rng.randbytes(size)
+            await server.write(made.cookie, 0, memoryview(buffer)[:size], 0, CRED)
+            buffer[:size] = bytes(size)
+            assert await server.read(made.cookie, 0, size, 0, CRED) == data
+            moved += [data, data]
+    found = [event for event in events(file) if event.name in ("read", "write")]
+    kept = [event.args[2] if event.name == "write" else event.result for event in found]
+    as_kept: dict[DataKept, Callable[[bytes], object]] = {
+        DataKept.LENGTH: len,
+        DataKept.DIGEST: lambda data: (len(data), digest(data)),
+        DataKept.FULL: bytes,
+    }
+    assert kept == [as_kept[keep](data) for data in moved]
+    assert [event.args[4] for event in found] == [CRED] * len(moved)
+
+
 async def test_follows_a_request_through_the_layers(tmp_path: Path) -> None:
     """Above and below `p2k|puffs` it is the same request."""
     file = tmp_path / "t"
@@ -129,21 +158,38 @@ async def test_follows_a_request_through_the_layers(tmp_path: Path) -> None:
 
 
 async def test_what_did_not_end(tmp_path: Path) -> None:
-    """A cancelled operation, and one that still waits when the trace ends."""
+    """Cancelled operations, and some that still wait when the trace ends."""
     file = tmp_path / "t"
+    data = bytes(200_000)
     below = MemServer()
-    gate = below.gate("getattr")
+    gates = [below.gate(name) for name in ("getattr", "write")]
     root = below.kargs.root.cookie
     async with trio.open_nursery() as nursery:
-        async with traced(below, file) as server:
+        async with traced(below, file, DataKept.FULL) as server:
             with trio.move_on_after(0) as scope:
                 await server.getattr(root, CRED)
             assert scope.cancelled_caught
+            with trio.move_on_after(0) as scope:
+                await server.write(root, 0, data, 0, CRED)
+            assert scope.cancelled_caught
             nursery.start_soon(server.getattr, root, CRED)
             await trio.testing.wait_all_tasks_blocked()
-        gate.set()
+            scope = trio.CancelScope()
+            nursery.start_soon(_write_within, scope, server, root, data)
+            await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        for gate in gates:
+            gate.set()
     found = list(events(file))
-    assert [event.outcome for event in found] == [CANCELLED, UNFINISHED]
+    assert [event.outcome for event in found] == [CANCELLED, CANCELLED, UNFINISHED, UNFINISHED]
+    assert [event.args[2] for event in found if event.name == "write"] == [data, data]
+
+
+async def _write_within(
+    scope: trio.CancelScope, server: FileServer, cookie: Cookie, data: bytes
+) -> None:
+    with scope:
+        await server.write(cookie, 0, data, 0, CRED)
 
 
 async def test_can_be_read_while_it_is_written(tmp_path: Path) -> None:
@@ -255,14 +301,18 @@ async def test_damage_is_noticed(tmp_path: Path) -> None:
 
 async def test_records_that_make_no_sense(tmp_path: Path) -> None:
     """With right check sums: the values themselves are looked at."""
-    from syspuffs.layers.trace.format import encode_records, take_chunks
+    from syspuffs.layers.trace.format import encode, encode_records, take_chunks
 
     octets = await recorded(tmp_path / "t")
     chunks = list(take_chunks(bytearray(octets)))
     head = octets[: 24 + len(chunks[0].body)]
     writer = chunks[0].writer
+
+    def chunk(writer: int, record: tuple[object, ...]) -> bytes:
+        return b"".join(encode_records(writer, 1, [encode(record)]))
+
     good = (15, 1, 0, 5, 5, errno.EIO, (1, CRED), None)
-    assert len(read(head + encode_records(writer, [good]))) == 1
+    assert len(read(head + chunk(writer, good))) == 1
     bad: list[tuple[object, ...]] = [
         (99, *good[1:]),
         (-1, *good[1:]),
@@ -275,9 +325,9 @@ async def test_records_that_make_no_sense(tmp_path: Path) -> None:
     ]
     for record in bad:
         with pytest.raises(TraceError):
-            read(head + encode_records(writer, [record]))
+            read(head + chunk(writer, record))
     with pytest.raises(TraceError):
-        read(encode_records(writer + 1, [good]))
+        read(chunk(writer + 1, good))
     rng = random.Random(6)
     for _ in range(300):
         with pytest.raises(TraceError):
