@@ -89,11 +89,11 @@ async def both(
     """Yield both ends of a session. `prepare` is called before it begins."""
     ours, theirs = fuse_pair()
     server = Server(theirs)
-    prepare(server)
-    async with trio.open_nursery() as nursery:
-        async with perfuse_on(ours) as perfuse:
-            nursery.start_soon(server.serve)
-            await perfuse.begin()
-            yield perfuse, server
-        nursery.cancel_scope.cancel()
-    server.sock.close()
+    with server.sock:
+        prepare(server)
+        async with trio.open_nursery() as nursery:
+            async with perfuse_on(ours) as perfuse:
+                nursery.start_soon(server.serve)
+                await perfuse.begin()
+                yield perfuse, server
+            nursery.cancel_scope.cancel()

@@ -82,8 +82,9 @@ async def test_entries_are_looked_up_together_where_readdirplus_is_not() -> None
                 while len(held) < size:
                     await trio.lowlevel.checkpoint()
                 batches.append(len(held))
-                while held:
-                    unique, name = held.pop()
+                batch = held[::-1]
+                held.clear()  # those of the next one come before the last answer's turn is over
+                for unique, name in batch:
                     await server.reply(unique, -ENOENT if b"13" in name else entry(next(nodes)))
 
         server.answers[Opcode.LOOKUP] = lambda _, body: held.append(
