@@ -1,4 +1,8 @@
-"""What holds for all tests: hypothesis profiles, options, and that nothing is left behind."""
+"""What holds for all tests: hypothesis profiles, options, and that nothing is left behind.
+
+Each worker of pytest-xdist is a process like the one without it: subreaper of what it starts, with
+mounts, a directory and servers of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from .netbsd.table import table_lines
 from .support.leaks import ALLOWED, Snapshot, become_subreaper
 from .support.logs import LogWatch
 from .support.mounts import Mounts
+from .support.namespace import own_mounts
 from .support.target import UMASK
 
 _SNAPSHOT = pytest.StashKey[Snapshot]()
@@ -48,6 +54,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "programs(**packages): programs it runs, and their packages")
     os.umask(UMASK)
     become_subreaper()
+    own_mounts()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return what `-n auto` is: one worker more than there are processors, as many tests wait."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def _require_fuse() -> None:
@@ -121,6 +134,20 @@ def log_watch(request: pytest.FixtureRequest) -> Iterator[LogWatch]:
     unexpected = watch.unexpected()
     if unexpected:
         pytest.fail("unexpected log records:\n" + "\n".join(unexpected), pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table of NetBSD's cases: here, as workers have run them, and not this process."""
+    reports = [
+        report
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and "/netbsd/test_t_" in report.nodeid
+    ]
+    if reports:
+        terminalreporter.section("NetBSD's cases")
+        for line in table_lines(reports):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The fixtures `fs`, `ro` and `small`: a tree on each route in turn; and the table at the end."""
+"""The fixtures `fs`, `ro` and `small`: a tree on each route in turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import trio
 from ..support.mounts import Mounts
 from ..support.target import Target
 from .routes import ROUTES, Route, Wish
-from .table import table_lines
 
 TIMEOUT = 30
 """Longest time for one case on one route, seconds: a hang is a failure."""
@@ -77,16 +76,3 @@ async def small(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """An empty tree with little space."""
     async for target in _tree(request, tmp_path, Wish(small=True)):
         yield target
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports = [
-        report
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        if isinstance(report, pytest.TestReport) and "/netbsd/test_t_" in report.nodeid
-    ]
-    if reports:
-        terminalreporter.section("NetBSD's cases")
-        for line in table_lines(reports):
-            terminalreporter.write_line(line)
