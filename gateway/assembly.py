@@ -61,6 +61,13 @@ def stack_command(
                 # Critical: lesser things are not said on the terminal while it is being mounted.
                 _log.critical("%s: mounted read-only: %s", special, reason)
                 told, given = replace(options, readonly=True), [*words, "ro"]
+            given = [*given, *sorted(stack.host_words)]
+            told = replace(
+                told,
+                readonly=told.readonly or "ro" in stack.host_words,
+                default_permissions=told.default_permissions
+                or "default_permissions" in stack.host_words,
+            )
             rules = ground.rules if ground.has_faults else None
             yield Attachment(stack.server, place, told, given, forget=stack.forget, rules=rules)
 

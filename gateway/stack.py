@@ -507,6 +507,11 @@ class Stack:
         mounts = {id(mount): mount for mount in found if mount is not None}
         return [mount.rdonly_reason for mount in mounts.values() if mount.rdonly_reason]
 
+    @property
+    def host_words(self) -> frozenset[str]:
+        """Words that parts want the host mount to have: `ro`, `default_permissions`."""
+        return frozenset().union(*(getattr(part, "host_words", ()) for part in self.parts))
+
     async def forget(self) -> None:
         """Have each part that remembers something of its own accord drop it."""
         for part in self.parts:

@@ -87,9 +87,12 @@ class FuseProgram:
     async def serving(self, call: MountCall, mntfromname: bytes) -> AsyncIterator[Perfuse]:
         """Yield what the program serves; it has been told that it is mounted.
 
-        On exit as `attached`.
+        If it has asked for `ro`, it is not asked to write. On exit as `attached`.
         """
         async with self._answering(call), self._serving(call, "", mntfromname) as (server, mounted):
+            server.host_words = _words_that_hold(call.words)
+            if "ro" in server.host_words:
+                server.forbid_writing()
             await mounted()
             yield server
 
@@ -201,6 +204,15 @@ async def _end_all(namespace: NameSpace) -> None:
         if await namespace.emptied(number, seconds):
             return
     _log.error("the program cannot be killed: it waits for the kernel")
+
+
+def _words_that_hold(call_words: str) -> frozenset[str]:
+    """Return the words that make a mount safer, of those that the program has given to its own."""
+    said = [word.name for word in split_words([call_words])]
+    held = {"default_permissions"} & set(said)
+    if [name for name in said if name in ("ro", "rw")][-1:] == ["ro"]:
+        held.add("ro")
+    return frozenset(held)
 
 
 def _options(call_words: str, words: Sequence[str]) -> tuple[HostOptions, str]:

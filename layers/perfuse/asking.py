@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EIO, ENOSYS, EOPNOTSUPP
+from errno import EIO, ENOSYS, EOPNOTSUPP, EROFS
 from typing import Any, Final
 
 import trio
@@ -30,6 +30,17 @@ def open_flags(mode: int) -> int:
     return access | _O_LARGEFILE
 
 
+_CHANGING: Final[frozenset[Encode]] = frozenset(
+    {
+        *(fuse_requests.create, fuse_requests.mknod, fuse_requests.mkdir, fuse_requests.symlink),
+        *(fuse_requests.unlink, fuse_requests.rmdir, fuse_requests.link, fuse_requests.setattr),
+        *(fuse_requests.rename, fuse_requests.rename2, fuse_requests.write),
+        *(fuse_requests.setxattr, fuse_requests.removexattr, fuse_requests.fallocate),
+        fuse_requests.copy_file_range,
+    }
+)
+
+
 class Asking(FileServer):
     """The part of the server that asks, opens and remembers what the server does not have."""
 
@@ -38,7 +49,15 @@ class Asking(FileServer):
         self.nodes = NodeTable(connection)
         self.agreed: Session | None = None
         self.begun = trio.Event()
-        self._absent: set[Encode] = set()
+        self.is_rdonly = False
+        """Whether the program has asked for a mount that cannot be written to."""
+        self._unasked: dict[Encode, int] = {}
+        """What it is not asked for, and the errno that it is answered with."""
+
+    def forbid_writing(self) -> None:
+        """Refuse what would change anything, as Linux does for a program that says `ro`."""
+        self.is_rdonly = True
+        self._unasked |= dict.fromkeys(_CHANGING, EROFS)
 
     @property
     def session(self) -> Session:
@@ -64,10 +83,11 @@ class Asking(FileServer):
         """Ask the server about `node`.
 
         Errors: EOPNOTSUPP for what it has said (ENOSYS) that it does not have; it is not asked
-        for that again. Others as it says, EIO for nonsense, ENOTCONN when it has ended.
+        for that again. EROFS after `forbid_writing`. Others as it says, EIO for nonsense, ENOTCONN
+        when it has ended.
         """
-        if encode in self._absent:
-            raise VfsError(EOPNOTSUPP)
+        if encode in self._unasked:
+            raise VfsError(self._unasked[encode])
         if not self.begun.is_set():
             await self.begun.wait()
         try:
@@ -81,7 +101,7 @@ class Asking(FileServer):
         except VfsError as exc:
             if exc.errno != ENOSYS:
                 raise
-            self._absent.add(encode)
+            self._unasked[encode] = EOPNOTSUPP
             raise VfsError(EOPNOTSUPP) from None
 
     async def ask_if_there(self, encode: Encode, node: Node, cred: Cred, *args: Any) -> None:
@@ -89,14 +109,19 @@ class Asking(FileServer):
         try:
             await self.ask(encode, node, cred, *args)
         except VfsError as exc:
-            if exc.errno != EOPNOTSUPP or encode not in self._absent:
+            if exc.errno != EOPNOTSUPP or encode not in self._unasked:
                 raise
 
     # Handles.
 
     async def open_at_server(self, node: Node, mode: int, cred: Cred) -> tuple[Handle, int]:
-        """Open `node`; return the handle and FopenFlag. Without OPEN there all are number 0."""
+        """Open `node`; return the handle and FopenFlag. Without OPEN there all are number 0.
+
+        Errors: EROFS to write after `forbid_writing`; others as `ask`.
+        """
         is_dir = node.vtype == Vtype.VDIR
+        if self.is_rdonly and mode & FWRITE:
+            raise VfsError(EROFS)
         encode = fuse_requests.opendir if is_dir else fuse_requests.open_
         flags = os.O_DIRECTORY | _O_LARGEFILE if is_dir else open_flags(mode)
 
@@ -108,7 +133,7 @@ class Asking(FileServer):
                 encode, node, cred, flags, decode=fuse_replies.opened, undo=undo
             )
         except VfsError as exc:
-            if exc.errno != EOPNOTSUPP or encode not in self._absent:
+            if exc.errno != EOPNOTSUPP or encode not in self._unasked:
                 raise
             return Handle(0, mode, flags), FopenFlag.KEEP_CACHE
         return Handle(opened.fh, mode & (FREAD | FWRITE), flags), opened.flags

@@ -52,6 +52,8 @@ class Perfuse(FileOperations):
     ) -> None:
         super().__init__(connection)
         self._peer_pid = peer_pid
+        self.host_words: frozenset[str] = frozenset()
+        """What the host mount above has to say, too, for the program has said so to its own."""
         self._notices = notices
         notices.nodes, notices.connection = self.nodes, connection
         self._kargs = Kargs(

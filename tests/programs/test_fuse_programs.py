@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -17,9 +18,13 @@ import trio
 
 from syspuffs.gateway.capture.element import program_below
 from syspuffs.gateway.stack import Ground
+from syspuffs.native.constants import FREAD, FWRITE, NameiOp
+from syspuffs.native.errors import VfsError
+from syspuffs.native.records import Cred, Vattr, lookup_cn
 
 from ..support.interpreter import for_everybody
 from ..support.leaks import children
+from ..support.leaks import mounts as all_mounts
 from ..support.mounts import (
     Mounts,
     mounted_type,
@@ -33,6 +38,7 @@ from ..support.sshd import Sshd
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
+CRED = Cred(os.getuid(), os.getgid())
 BIG = bytes(range(256)) * 4096
 MEMORY_FS = """
 import errno, stat, sys, time
@@ -379,6 +385,48 @@ def test_an_element_of_a_stack(tree: Path, point: Path, tmp_path: Path) -> None:
     check_changed(tree)
     assert wait_until(lambda: not serving(str(tree)), 20)
     assert (tmp_path / "trace").stat().st_size > 1000
+
+
+def test_an_element_that_is_to_be_read_only(tree: Path, point: Path) -> None:
+    """What the program says to mount(2) counts, on the host and where there is none."""
+    need("bindfs", "bindfs")
+    argv = [*python_command("mount_puffs"), "-t", "puffs|perfuse"]
+    done = run([*argv, f"bindfs -o ro,default_permissions {tree}", str(point)])
+    try:
+        assert (done.status, done.stderr) == (0, "")
+        (line,) = [line for line in all_mounts() if line.mount_point == str(point)]
+        assert line.options.split(",")[0] == "ro"
+        assert ",default_permissions" in line.super_options
+        check_tree(point)
+        with pytest.raises(OSError, match="Read-only"):
+            (point / "hello").write_text("other")
+        unmount(point)
+    finally:
+        unmount_by_force(point)
+    check_tree(tree)
+    assert wait_until(lambda: not serving(str(tree)), 20)
+
+    async def check() -> None:
+        async with program_below(Ground(f"bindfs -o ro {tree}", False, {})) as server:
+            root = server.kargs.root.cookie
+            found = await server.lookup(root, lookup_cn(b"hello", CRED))
+            for attempt in (
+                server.open(found.cookie, FREAD | FWRITE, CRED),
+                server.setattr(found.cookie, Vattr(mode=0o600), CRED),
+                server.mkdir(root, lookup_cn(b"new", CRED, NameiOp.CREATE), Vattr(mode=0o755)),
+                server.remove(root, found.cookie, lookup_cn(b"hello", CRED, NameiOp.DELETE)),
+            ):
+                with pytest.raises(VfsError) as caught:
+                    await attempt
+                assert caught.value.errno == errno.EROFS
+            await server.open(found.cookie, FREAD, CRED)
+            assert await server.read(found.cookie, 0, 100, 0, CRED) == b"hello, world\n"
+            server.close(found.cookie, FREAD, CRED)
+            server.reclaim(found.cookie, 1)
+            await server.unmount(0)
+
+    trio.run(check)
+    check_tree(tree)
 
 
 def test_an_element_that_does_not_start(point: Path) -> None:

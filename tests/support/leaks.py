@@ -33,6 +33,7 @@ class MountLine(NamedTuple):
     fstype: str
     source: str
     options: str
+    super_options: str
 
 
 def become_subreaper() -> None:
@@ -54,8 +55,9 @@ def mounts() -> list[MountLine]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, right = line.split(" - ", 1)
         mount_point, options = left.split()[4:6]
-        fstype, source = right.split()[:2]
-        lines.append(MountLine(_unescape(mount_point), fstype, _unescape(source), options))
+        fstype, source, of_all = right.split()
+        place, source = _unescape(mount_point), _unescape(source)
+        lines.append(MountLine(place, fstype, source, options, of_all))
     return lines
 
 
