@@ -106,14 +106,14 @@ def _basetemp(config: pytest.Config) -> Path:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    item.stash[_SNAPSHOT] = Snapshot(_basetemp(item.config))
+    item.stash[_SNAPSHOT] = Snapshot(_basetemp(item.config), ALLOWED)
     return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     yield
-    leaks = item.stash[_SNAPSHOT].leaks(ALLOWED)
+    leaks = item.stash[_SNAPSHOT].leaks()
     if leaks:
         pytest.fail("the test left something behind:\n" + "\n".join(leaks), pytrace=False)
 

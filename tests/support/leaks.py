@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -49,21 +49,25 @@ def _unescape(text: str) -> str:
     return text
 
 
+def _mount_line(text: str) -> MountLine:
+    left, right = text.split(" - ", 1)
+    mount_point, options = left.split()[4:6]
+    fstype, source, of_all = right.split()
+    return MountLine(_unescape(mount_point), fstype, _unescape(source), options, of_all)
+
+
+def _mount_texts() -> list[str]:
+    return Path("/proc/self/mountinfo").read_text().splitlines()
+
+
 def mounts() -> list[MountLine]:
     """Return the mounts that this process sees."""
-    lines = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        left, right = line.split(" - ", 1)
-        mount_point, options = left.split()[4:6]
-        fstype, source, of_all = right.split()
-        place, source = _unescape(mount_point), _unescape(source)
-        lines.append(MountLine(place, fstype, source, options, of_all))
-    return lines
+    return [_mount_line(text) for text in _mount_texts()]
 
 
 def fuse_mounts() -> set[str]:
     """Return the mount points of all FUSE file systems."""
-    return {line.mount_point for line in mounts() if line.fstype.startswith("fuse")}
+    return {_mount_line(text).mount_point for text in _mount_texts() if " - fuse" in text}
 
 
 def children(pid: int) -> list[int]:
@@ -76,13 +80,16 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in found]
 
 
-def descendants(pid: int) -> list[int]:
-    """Return everything below `pid`, parents before children."""
+def descendants(pid: int, *, without: Set[int] = frozenset()) -> list[int]:
+    """Return everything below `pid`, parents before children.
+
+    Those in `without`, and what is below them, are not looked at.
+    """
     found = []
-    queue = children(pid)
+    queue = [pid]
     while queue:
+        queue = [child for above in queue for child in children(above) if child not in without]
         found += queue
-        queue = [below for child in queue for below in children(child)]
     return found
 
 
@@ -117,63 +124,62 @@ def _threads() -> set[str]:
 
 
 class Snapshot:
-    """What there is before a test; `leaks` tells what has come since.
+    """What there is before a test; `leaks` tells what has come since, but for what is `allowed`.
 
-    Of mounts only those below `place` count: others use the machine, too.
+    Of mounts only those below `place` count: others use the machine, too. Taken before and after
+    each of thousands of tests: the processes of servers and mounts that they share, by far the
+    most, are passed over in one piece.
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, allowed: Allowed) -> None:
+        self._allowed = allowed
         self._place = str(place) + "/"
         self._descriptors = _descriptors()
         self._threads = _threads()
-        self._children = set(descendants(os.getpid()))
+        self._children = set(descendants(os.getpid(), without=allowed.roots))
         self._mounts = fuse_mounts()
 
-    def leaks(self, allowed: Allowed) -> list[str]:
+    def leaks(self) -> list[str]:
         """Return a line for each thing left behind, after some patience.
 
         Kills processes and takes away mounts that it names: they are not to disturb later tests.
         """
         deadline = time.monotonic() + _PATIENCE
         while True:
-            lines = self._leaks(allowed)
-            if not lines or time.monotonic() > deadline:
+            lines = self._leaks()
+            if not lines:
+                return []
+            if time.monotonic() > deadline:
                 break
             gc.collect()
             time.sleep(0.01)
-        for pid in self._processes(allowed):
+        for pid in self._processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for point in self._left_mounts(allowed):
+        for point in self._left_mounts():
             subprocess.run([*UMOUNT_LAZILY, point], check=False)
         return lines
 
-    def _leaks(self, allowed: Allowed) -> list[str]:
-        lines = [
-            f"process left behind: {pid} {command_line(pid)}" for pid in self._processes(allowed)
-        ]
-        lines += [f"mount left behind: {point}" for point in self._left_mounts(allowed)]
+    def _leaks(self) -> list[str]:
+        lines = [f"process left behind: {pid} {command_line(pid)}" for pid in self._processes()]
+        lines += [f"mount left behind: {point}" for point in self._left_mounts()]
         lines += [
             f"descriptor left open: {fd} -> {text}"
             for fd, text in sorted(_descriptors().items())
-            if self._descriptors.get(fd) != text and not allowed.descriptor(text)
+            if self._descriptors.get(fd) != text and not self._allowed.descriptor(text)
         ]
         return lines + [
             f"thread left behind: {name}" for name in sorted(_threads() - self._threads)
         ]
 
-    def _left_mounts(self, allowed: Allowed) -> list[str]:
-        come = fuse_mounts() - self._mounts - allowed.mounts
+    def _left_mounts(self) -> list[str]:
+        come = fuse_mounts() - self._mounts - self._allowed.mounts
         return sorted(point for point in come if point.startswith(self._place))
 
-    def _processes(self, allowed: Allowed) -> list[int]:
+    def _processes(self) -> list[int]:
         reap(children(os.getpid()))
-        spare = allowed.processes()
-        return [
-            pid
-            for pid in descendants(os.getpid())
-            if pid not in self._children and pid not in spare and command_line(pid)
-        ]
+        there = descendants(os.getpid(), without=self._allowed.roots)
+        return [pid for pid in there if pid not in self._children and command_line(pid)]
 
 
 class Allowed:
@@ -181,12 +187,13 @@ class Allowed:
 
     def __init__(self) -> None:
         self.mounts: set[str] = set()
-        self._roots: set[int] = set()
+        self.roots: set[int] = set()
+        """Processes that may stay, and with them everything below them."""
         self._texts: set[str] = set()
 
     def add_process(self, pid: int) -> None:
         """Allow `pid` and everything below it."""
-        self._roots.add(pid)
+        self.roots.add(pid)
 
     def add_descriptor(self, text: str) -> None:
         """Allow descriptors of what /proc shows as `text`."""
@@ -195,10 +202,6 @@ class Allowed:
     def descriptor(self, text: str) -> bool:
         """Return whether a descriptor of `text` may stay open."""
         return text in self._texts
-
-    def processes(self) -> set[int]:
-        """Return the processes that may stay."""
-        return {pid for root in self._roots for pid in (root, *descendants(root))}
 
 
 ALLOWED: Final = Allowed()
