@@ -90,6 +90,8 @@ class AttrOperations(AttrCache):
         after = await looked
         if va.size is not None:
             node.va = node.va._replace(size=va.size)
+            if file is not None:
+                file.writes.resized(va.size)
         if va.size is not None or va.mtime is not None:
             # A new mtime is our doing, and whose change it hides nobody can tell.
             node.is_modified = True

@@ -6,20 +6,21 @@ data are read or written one after the other is opened on each of them: a *twin*
 READs and WRITEs go to where least is under way. Everything else stays on the main session, and so
 does a file of which a twin cannot be had.
 
-A twin is opened by path, which may lead to another file by then. So it is taken only when both
-handles show the same attributes while no write is under way; otherwise the file stays
-with the one handle that is surely right. What was under way on a session that ends is
-asked or sent once more on the main one.
+A twin is opened by path, which may lead to another file by then. So it is taken only when it is
+seen to grow with our writes, or when both handles show the same attributes while no write is under
+way; otherwise the file stays with the one handle that is surely right. What was under way on a
+session that ends is asked or sent once more on the main one.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from socket import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -27,8 +28,11 @@ from ...native import sftp
 from ...native.errors import VfsError
 from .connection import Connection, open_connection
 from .pace import Pace
-from .slot import ATTRS, HANDLE
+from .slot import ATTRS, HANDLE, Slot
 from .ssh.failure import ConnectError
+
+if TYPE_CHECKING:
+    from .writebehind import WriteBehind
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +49,9 @@ OPEN_TIME: Final = 30.0
 """Seconds that a further session may take to come."""
 RETRY: Final = 60.0
 """Seconds after which a server that refused a session is asked again."""
+LOOKS: Final = 16
+"""How often the size of a file that grows is looked at, an acknowledgement or more apart; three
+will do, but on a way on which the octets come in bursts."""
 
 Route = tuple[Connection, bytes]
 """A session and what it calls a file."""
@@ -112,15 +119,16 @@ class Channels:
         handle: bytes,
         pflags: int,
         path: Callable[[], bytes | None],
-        still: Callable[[], AbstractAsyncContextManager[None]],
+        writes: WriteBehind,
+        pace: Pace,
     ) -> None:
         """Have twins of `handle` opened, with `pflags`, in the background.
 
-        `path` gives the present path, None when there is none that may be used now; no write of
-        the file is under way within `still`.
+        `path` gives the present path, None when there is none that may be used now; `writes` are
+        those of the file, and `pace` is that of the direction which needs the twins.
         """
         routes = self._routes[handle] = []
-        self._nursery.start_soon(self._spread, routes, handle, pflags, path, still)
+        self._nursery.start_soon(self._spread, routes, handle, pflags, path, writes, pace)
 
     def close(self, handle: bytes) -> None:
         """Close a file on all sessions; nobody hears the answers."""
@@ -136,37 +144,50 @@ class Channels:
         handle: bytes,
         pflags: int,
         path: Callable[[], bytes | None],
-        still: Callable[[], AbstractAsyncContextManager[None]],
+        writes: WriteBehind,
+        pace: Pace,
     ) -> None:
         await self._grow()
         where = path()
         if where is None or self._routes.get(handle) is not routes:
             return  # closed meanwhile
         opened: list[Route] = []
+        asked = [
+            (connection, connection.submit(HANDLE, sftp.open_, where, pflags))
+            for connection in self._further
+        ]
         try:
-            for connection in list(self._further):
+            for connection, slot in asked:
                 with suppress(VfsError):
-                    opened.append(
-                        (connection, await connection.submit(HANDLE, sftp.open_, where, pflags))
-                    )
-            if not opened:
-                return
-            async with still():
-                asked = [self.connection.submit(ATTRS, sftp.fstat, handle)]
-                asked += [connection.submit(ATTRS, sftp.fstat, twin) for connection, twin in opened]
-                known = await asked[0]
-                for route, slot in zip(list(opened), asked[1:], strict=True):
-                    await slot.wait()
-                    same = not slot.is_failed and slot.result()[:4] == known[:4]
-                    same = same and slot.result().mtime == known.mtime and known.size is not None
-                    if same and self._routes.get(handle) is routes:
-                        routes.append(route)
-                        opened.remove(route)
+                    opened.append((connection, await slot))
+            same = await _growing(opened, writes) or await self._equal(opened, handle, writes)
+            if same and self._routes.get(handle) is routes:
+                routes += same
+                opened = [route for route in opened if route not in same]
+                pace.expect(1 + len(same))
         except VfsError as exc:
             _log.info("a file stays with one channel: %s", exc)
         finally:
             for connection, twin in opened:
                 connection.close_handle(twin)
+
+    async def _equal(self, opened: list[Route], handle: bytes, writes: WriteBehind) -> list[Route]:
+        """Return the twins that show what `handle` shows while no write is under way."""
+        if not opened:
+            return []
+        async with writes.still():
+            main = self.connection.submit(ATTRS, sftp.fstat, handle)
+            asked = [connection.submit(ATTRS, sftp.fstat, twin) for connection, twin in opened]
+            known = await main
+            same: list[Route] = []
+            for route, slot in zip(opened, asked, strict=True):
+                await slot.wait()
+                if slot.is_failed or known.size is None:
+                    continue
+                attrs = slot.result()
+                if attrs[:4] == known[:4] and attrs.mtime == known.mtime:
+                    same.append(route)
+            return same
 
     # Sessions.
 
@@ -214,7 +235,7 @@ class Channels:
                         # arrive from here as well.
                         raise VfsError(errno.ENOTCONN, connection.cause or main.loss)
         except (ConnectError, VfsError) as exc:
-            _log.info("no further channel: %s", exc)
+            _log.info("a further channel %s: %s", "did not come" if is_coming else "is gone", exc)
         finally:
             if is_coming:
                 self._came()
@@ -223,6 +244,44 @@ class Channels:
         self._coming -= 1
         changed, self._changed = self._changed, trio.Event()
         changed.set()
+
+
+async def _growing(opened: list[Route], writes: WriteBehind) -> list[Route]:
+    """Return the twins whose file grows as ours does: longer with time, and never shorter than
+    what has been acknowledged nor longer than what has been sent.
+
+    That is no other file's way, and no write has to wait for it. None where nothing grows now.
+    """
+    looks: deque[tuple[int, list[Slot[sftp.Attrs]]]] = deque()
+    grown: dict[Route, list[int]] = {route: [] for route in opened}
+
+    def compare() -> None:
+        least, slots = looks.popleft()
+        for route, slot in zip(opened, slots, strict=True):
+            size = None if slot.is_failed else slot.result().size
+            if size is None or not least <= size <= writes.end_sent:
+                grown.pop(route, None)
+            elif route in grown:
+                grown[route].append(size)
+
+    def is_grown(route: Route) -> bool:
+        seen = grown.get(route, ())
+        return len(seen) > 1 and seen[0] < seen[-1]
+
+    for _ in range(LOOKS):
+        if writes.is_idle or all(is_grown(route) for route in grown):
+            break
+        least = writes.end_answered
+        slots = [connection.submit(ATTRS, sftp.fstat, twin) for connection, twin in opened]
+        looks.append((least, slots))
+        await writes.change()
+        while looks and all(slot.done for slot in looks[0][1]):
+            compare()
+    while looks and not all(is_grown(route) for route in grown):
+        for slot in looks[0][1]:
+            await slot.wait()
+        compare()
+    return [route for route in opened if is_grown(route)]
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ from .attributes import SIZE_MAX, vtype_of
 from .errmap import StatusError
 from .node import Node
 from .openfile import OpenFile
+from .pace import Pace
 from .prefetch import Ahead
 from .slot import ATTRS, HANDLE, STATUS, Slot
 from .writeback import Birth
@@ -39,9 +40,8 @@ _MODE_TO_PFLAGS: Final = {
 
 SPREAD_READ_MIN: Final = 4 * 1024 * 1024
 """Octets left to read from which on a file may go over several channels."""
-SPREAD_WRITE_MIN: Final = 2 * 1024 * 1024
-"""Octets written from which on it may: the writer pauses for a round trip meanwhile, which is less
-of a pause the less is under way."""
+SPREAD_WRITE_MIN: Final = 1024 * 1024
+"""Octets written from which on it may: what hosts write at once, and then there is more."""
 
 
 class AfterWriteSlot(Slot[sftp.Attrs]):
@@ -283,16 +283,16 @@ class FileOperations(AttrCache):
             file.note_end(offset, data)
         elif rest > SPREAD_READ_MIN and file.streams:
             if self.channels.is_wanted(handle, self.readahead.pace):
-                self._spread(node, file, handle)
+                self._spread(node, file, handle, self.readahead.pace)
         return data
 
-    def _spread(self, node: Node, file: OpenFile, handle: bytes) -> None:
+    def _spread(self, node: Node, file: OpenFile, handle: bytes, pace: Pace) -> None:
         """Have the data of a file go over several channels."""
         if handle not in (file.reader, file.writer):
             return  # closed meanwhile
         pflags = sftp.FXF_READ if handle == file.reader else 0
         pflags |= sftp.FXF_WRITE if handle == file.writer else 0
-        self.channels.spread(handle, pflags, partial(self._path_now, node), file.writes.still)
+        self.channels.spread(handle, pflags, partial(self._path_now, node), file.writes, pace)
 
     def _path_now(self, node: Node) -> bytes | None:
         """Return the path of a node, None when it has none or one that is being changed."""
@@ -371,8 +371,9 @@ class FileOperations(AttrCache):
             self.table.changed(node)
             node.is_modified = True
             node.expiry = 0
-        if offset > SPREAD_WRITE_MIN and self.channels.is_wanted(handle, file.writes.pace):
-            self._spread(node, file, handle)
+        pace = file.writes.pace
+        if end > SPREAD_WRITE_MIN and self.channels.is_wanted(handle, pace):
+            self._spread(node, file, handle, pace)
 
     async def _end(self, node: Node, file: OpenFile, handle: bytes) -> int:
         """Return where the file ends now, by asking the server: others may have written."""

@@ -72,5 +72,14 @@ class Pace:
             return
         rate = (self.delivered - before) / elapsed
         self._rate = max(rate, self._rate * DECAY)
+        self._set()
+
+    def _set(self) -> None:
         self.in_flight = self._rate * self._round_trip.seconds
         self.window = int(2 * self.in_flight + min(FLOOR, self._rate * FLOOR_TIME))
+
+    def expect(self, times: int) -> None:
+        """Hear that there are so many times as many ways now, each as good as the one so far; where
+        they are not, `DECAY` takes it back."""
+        self._rate *= times
+        self._set()

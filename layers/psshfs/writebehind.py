@@ -23,8 +23,11 @@ from .connection import Connection
 from .pace import Pace
 from .slot import STATUS, Slot
 
-REQUESTS_MAX: Final = 64
+REQUESTS_MAX: Final = 128
 """Unacknowledged writes of one file."""
+CHANNEL_MAX: Final = 4 * 1024 * 1024
+"""Octets unacknowledged on one session while there are others, of a file that is to go over these,
+too, in a moment: what the window of its channel lets through in two round trips."""
 
 
 class WriteSlot(Slot[None]):
@@ -69,6 +72,8 @@ class WriteBehind:
         "closing",
         "connection",
         "end",
+        "end_answered",
+        "end_sent",
         "octets",
         "on_idle",
         "pace",
@@ -81,6 +86,10 @@ class WriteBehind:
         self.octets = 0
         self.end = 0
         """No unacknowledged write reaches farther; 0 when there is none."""
+        self.end_answered = 0
+        """The file reaches so far by writes that were acknowledged..."""
+        self.end_sent = 0
+        """...and no farther by all that were sent, if it was not longer before."""
         self._window = window
         self._pending: dict[WriteSlot, None] = {}
         self.closing: list[bytes] = []
@@ -120,7 +129,7 @@ class WriteBehind:
             while True:
                 connection, name = self.channels.route(handle)
                 if self._holds:
-                    await self._change()
+                    await self.change()
                 elif connection.is_congested:
                     await connection.room()
                 else:
@@ -132,13 +141,10 @@ class WriteBehind:
                 piece = bytes(piece)
                 slot.kept = handle, piece
             connection.submit_slot(slot, sftp.write, name, offset + at, size, payload=piece)
-            if not slot.done:
-                self._pending[slot] = None
-                self.octets += size
-                self.end = max(self.end, offset + at + size)
+            self._sent(slot)
             at += size
-            while self.octets > self._room(length_max) or len(self._pending) >= REQUESTS_MAX:
-                await self._change()
+            while self._is_full(handle, length_max):
+                await self.change()
 
     def push(self, handle: bytes, offset: int, data: Buffer, length_max: int) -> None:
         """Send `data` as `write` does, whatever the window; for data that nobody waits for."""
@@ -149,10 +155,15 @@ class WriteBehind:
             self.connection.submit_slot(
                 slot, sftp.write, handle, offset + at, len(piece), payload=piece
             )
-            if not slot.done:
-                self._pending[slot] = None
-                self.octets += len(piece)
-                self.end = max(self.end, slot.end)
+            self._sent(slot)
+
+    def _sent(self, slot: WriteSlot) -> None:
+        """Note a write that was submitted; sending it may have ended its session, and it."""
+        self.end_sent = max(self.end_sent, slot.end)
+        if not slot.done:
+            self._pending[slot] = None
+            self.octets += slot.end - slot.offset
+            self.end = max(self.end, slot.end)
 
     def fail(self, error: VfsError) -> None:
         """Note an error of a write that could not even be sent."""
@@ -170,15 +181,12 @@ class WriteBehind:
         slots = []
         for at in range(0, length, length_max):
             while connection.is_congested or len(self._pending) >= REQUESTS_MAX:
-                await (connection.room() if connection.is_congested else self._change())
+                await (connection.room() if connection.is_congested else self.change())
             piece = view[at : at + length_max]
             slot = WriteSlot(self, connection, offset + at, len(piece))
             slot.is_through = True
             connection.submit_slot(slot, sftp.write, handle, offset + at, len(piece), payload=piece)
-            if not slot.done:
-                self._pending[slot] = None
-                self.octets += len(piece)
-                self.end = max(self.end, slot.end)
+            self._sent(slot)
             slots.append(slot)
         try:
             for slot in slots:
@@ -190,9 +198,13 @@ class WriteBehind:
         for slot in slots:
             slot.result()
 
-    def _room(self, length_max: int) -> int:
-        """Return the present window: one piece at least."""
-        return min(self._window, max(self.pace.window, length_max))
+    def _is_full(self, handle: bytes, length_max: int) -> bool:
+        """Tell whether the window has no room; it always has for one piece."""
+        most = self._window
+        if self.channels.count > 1 and not self.channels.is_spread(handle):
+            most = min(most, CHANNEL_MAX)
+        most = min(most, max(self.pace.window, length_max))
+        return self.octets > most or len(self._pending) >= REQUESTS_MAX
 
     def acknowledged(self, slot: WriteSlot) -> None:
         """Hear that a write was answered."""
@@ -207,7 +219,9 @@ class WriteBehind:
                 self.end = 0
                 while self.closing:
                     self.channels.close(self.closing.pop())
-        if slot.is_failed and not slot.is_through:
+        if not slot.is_failed:
+            self.end_answered = max(self.end_answered, slot.end)
+        elif not slot.is_through:
             try:
                 slot.result()
             except VfsError as exc:
@@ -236,6 +250,10 @@ class WriteBehind:
         except VfsError as exc:
             again.fail(exc.errno)
 
+    def resized(self, size: int) -> None:
+        """Hear that the file was given this size."""
+        self.end_answered = self.end_sent = size
+
     @asynccontextmanager
     async def still(self) -> AsyncIterator[None]:
         """Have no write under way while the block lasts: those that come wait for its end."""
@@ -261,12 +279,12 @@ class WriteBehind:
         while start < self.end and any(
             slot.offset < end and start < slot.end for slot in self._pending
         ):
-            await self._change()
+            await self.change()
 
     async def drain(self) -> None:
         """Wait until every write has been answered; errors stay where they are."""
         while self._pending:
-            await self._change()
+            await self.change()
 
     @property
     def has_error(self) -> bool:
@@ -284,8 +302,8 @@ class WriteBehind:
         self._writer_error = None
         return error
 
-    async def _change(self) -> None:
-        """Wait until some write is answered."""
+    async def change(self) -> None:
+        """Wait until some write is answered; without one under way, for ever."""
         task = trio.lowlevel.current_task()
         self._parked.append(task)
 

@@ -9,13 +9,16 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import pytest
 import trio
 
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, channels, files, mount_psshfs
+from syspuffs.layers.psshfs.slot import HANDLE
 from syspuffs.layers.psshfs.ssh.failure import Cause, ConnectError
+from syspuffs.layers.psshfs.writebehind import WriteBehind
+from syspuffs.native import sftp
 from syspuffs.native.constants import FREAD, FSYNC_CLOSE, FSYNC_WAIT, FWRITE
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import Cookie
@@ -232,3 +235,48 @@ async def test_the_end_of_the_main_session_is_the_end_of_all(tmp_path: Path) -> 
             await server.fsync(info.cookie, FSYNC_WAIT, 0, 0, CRED)
         while server.channels.count > 1:
             await trio.sleep(0.001)
+
+
+class Growth:
+    """Stands for the writes of a file that somebody else makes longer with each change."""
+
+    is_idle = False
+
+    def __init__(self, path: Path, step: int) -> None:
+        self._path = path
+        self._step = step
+        self.end_answered = self.end_sent = path.stat().st_size
+
+    async def change(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.end_sent += STEP
+        with self._path.open("ab") as file:
+            file.write(bytes(self._step))
+        self.end_answered += STEP
+
+
+@pytest.mark.parametrize(
+    ("step", "is_same"),
+    [
+        (STEP, True),
+        pytest.param(0, False, id="one that is as it was"),
+        pytest.param(32 * STEP, False, id="one that is longer than what was sent"),
+        pytest.param(STEP // 2, False, id="one that is shorter than what was acknowledged"),
+    ],
+)
+async def test_a_file_is_known_by_how_it_grows(tmp_path: Path, step: int, is_same: bool) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(bytes(STEP))
+    async with mounted(tmp_path, Further()) as server:
+        connection = server.connection
+        twin = await connection.submit(HANDLE, sftp.open_, os.fsencode(path), sftp.FXF_READ)
+        growth = cast(WriteBehind, Growth(path, step))
+        expected = [(connection, twin)] if is_same else []
+        assert await channels._growing([(connection, twin)], growth) == expected
+
+
+async def test_a_file_of_which_nothing_is_under_way_is_not_seen_to_grow(tmp_path: Path) -> None:
+    async with mounted(tmp_path, Further()) as server:
+        info = await make(server, b"f", bytes(STEP))
+        file = server.open_file(server.table.node(info.cookie))
+        assert await channels._growing([(server.connection, b"")], file.writes) == []
