@@ -263,8 +263,9 @@ class Prefetch:
         if listing is None or not listing.is_loaded or self.clock() >= listing.expiry:
             return
         scan = self._scans.scan(directory.cookie)
-        if scan.order < 0:
-            cursor = scan.begin(listing, _is_file, self._scans.preferred)
+        preferred = self._scans.preferred
+        if scan.order < 0 or (scan.cursors[0].at == -1 and scan.order != preferred):
+            cursor = scan.begin(listing, _is_file, preferred)
         elif scan.cursors[0].at == -1:
             cursor = scan.cursors[0]
         else:

@@ -64,6 +64,7 @@ class Scan:
         "_strays",
         "cursors",
         "entries",
+        "is_guess",
         "order",
     )
 
@@ -72,6 +73,8 @@ class Scan:
         """The entries in their order; empty until that is known."""
         self.order = -1
         """Index into ORDERS, -1 until it is known."""
+        self.is_guess = False
+        """The order was taken for granted, and two uses have not shown yet that it is right."""
         self.cursors: list[Cursor] = []
         self._places: dict[bytes, int] = {}
         self._recent: deque[bytes] = deque(maxlen=CURSORS_MAX)
@@ -84,6 +87,7 @@ class Scan:
         self._arrange(listing, is_wanted, order)
         cursor = Cursor(-1, FIRST)
         self.cursors = [cursor]
+        self.is_guess = True
         return cursor
 
     def note(
@@ -100,6 +104,13 @@ class Scan:
         place = self._places.get(name)
         if place is None:
             return None, 0  # made since, or no file of the kind: says nothing of the order
+        if self.is_guess:
+            at = self.cursors[0].at
+            if not at - STRIDE < place <= at + STRIDE:
+                # In a window that has grown nearly every other order would seem to be this one with
+                # gaps.
+                return self._guess_again(listing, is_wanted, name, preferred)
+            self.is_guess = at < 0
         cursors = self.cursors
         for index, cursor in enumerate(cursors):
             before = cursor.at
@@ -121,8 +132,28 @@ class Scan:
             del cursors[CURSORS_MAX:]
         return None, 0
 
+    def _guess_again(
+        self, listing: Listing, is_wanted: Callable[[Entry], bool], name: bytes, preferred: int
+    ) -> tuple[Cursor | None, int]:
+        """Find another order by the first use of all, or the second, which the one that was taken
+        for granted did not foresee."""
+        at = self.cursors[0].at
+        used = [entry.name for entry in self.entries[at : at + 1]] if at >= 0 else []
+        self._forget()
+        self._recent.clear()
+        self._recent.extend(used)
+        if at < 0 and len(listing.entries) <= SORTED_MAX:
+            order = self.is_first(listing, is_wanted, name)
+            if order >= 0:
+                cursor = self.begin(listing, is_wanted, order)
+                cursor.at = 0
+                cursor.front = 1
+                return cursor, -1
+        return self.note(listing, is_wanted, name, preferred)
+
     def _forget(self) -> None:
         self.order = -1
+        self.is_guess = False
         self.entries = []
         self.cursors = []
         self._places = {}

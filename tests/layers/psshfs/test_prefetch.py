@@ -123,6 +123,25 @@ async def test_the_way_goes_on_in_the_next_directory(tmp_path: Path) -> None:
         assert server.prefetch.hits > 590
 
 
+async def test_the_next_program_may_go_another_way(tmp_path: Path) -> None:
+    """cp behind tar: what the last program's way foretells is wrong from the first file on."""
+    contents = [_fill(tmp_path / f"d{number}", 100) for number in range(3)]
+    async with counted(tmp_path, clock=Clock()) as (server, relay):
+        entries = await list_all(server, root_of(server), plus=True)
+        entries.sort(key=_by_name)
+        directories = [entry.newinfo.cookie for entry in entries[2:] if entry.newinfo is not None]
+        entries = await list_all(server, directories[0], plus=True)
+        await _read_all(server, entries, contents[0])
+        assert server.prefetch.hits >= 96
+        hits, before = server.prefetch.hits, relay.trips
+        for directory, held in zip(directories[1:], contents[1:], strict=True):
+            entries = await list_all(server, directory, plus=True)
+            entries.sort(key=_by_number)
+            await _read_all(server, entries, held)
+        assert server.prefetch.hits - hits >= 195
+        assert relay.trips - before < 30
+
+
 async def test_a_tree_is_listed_in_a_few_trips(tmp_path: Path) -> None:
     for number in range(20):
         _fill(tmp_path / f"d{number:02}", 20)
