@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from ...layers.busypoll import BusyPoll
 from ...native import device_replies
 from ...native.device_requests import Request, RequestBuffer
 from ...native.errors import VfsError
@@ -41,6 +42,10 @@ _FLAGS: Final = (
 or are left out; locks are asked for where a file server has them (locking.py). READDIRPLUS is
 asked for always, for names without attributes would cost a LOOKUP each."""
 
+_AWAKE_SECONDS: Final = 0.00005
+"""For how long the leader looks for the next request before it sleeps: a little less than what
+that and waking up costs."""
+
 _GONE: Final = (errno.ENODEV, errno.ENOTCONN, errno.EBADF, errno.EPIPE)
 
 
@@ -58,6 +63,7 @@ class Device:
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
+        self._busy_poll = BusyPoll(fd, _AWAKE_SECONDS)
 
     def read(self, buffer: RequestBuffer) -> int:
         """Read a request into `buffer`; return its length, 0 when none is there.
@@ -78,6 +84,10 @@ class Device:
                 if not length:
                     raise DeviceGone  # a socket in the device's place
                 return length
+
+    def is_soon_readable(self) -> bool:
+        """Look for a very short while whether a request comes."""
+        return self._busy_poll.is_readable()
 
     async def readable(self) -> None:
         """Wait until there may be a request. Errors: DeviceGone after `close` or `wake`."""

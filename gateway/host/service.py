@@ -210,6 +210,9 @@ class Service:
                 length = 0 if is_quiet else device.read(self._buffer)
                 if not length:
                     is_quiet = False
+                    # Who got an answer is likely to have the next request ready.
+                    if not self.waiting and device.is_soon_readable():
+                        continue
                     await device.readable()
                     self._unyielded = 0
                     continue
