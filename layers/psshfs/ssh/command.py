@@ -106,7 +106,8 @@ _PHRASES: tuple[tuple[re.Pattern[str], Cause, str], ...] = tuple(
         # First match wins: what goes wrong with a proxy shows itself as a closed connection too.
         (
             r"stdio forwarding failed|proxy ?command|jump ?host|kex_exchange.*UNKNOWN port"
-            r"|Connection closed by UNKNOWN port",
+            r"|Connection closed by UNKNOWN port"
+            r"|banner exchange.* UNKNOWN port \d+: (Broken pipe|Connection reset)",
             Cause.PROXY,
             "look at ProxyJump and ProxyCommand",
         ),
