@@ -98,7 +98,9 @@ class AttrCache(FileServer):
         )
 
         is_on = options.prefetch > 0 and self.timeouts.directory > 0
-        self.walk = Walk(self.load, nursery, is_on=is_on, clock=clock)
+        self.walk = Walk(
+            self.load, nursery, is_on=is_on, round_trip=connection.round_trip, clock=clock
+        )
         handles = session.max_handles
         self.prefetch = Prefetch(
             connection,

@@ -334,4 +334,6 @@ async def mount_psshfs(
                     patience=options.patience,
                 )
                 nursery.start_soon(link.run)
+            # Whatever is done with the mount begins here, and often at once.
+            server.walk.missed(server.table.root)
             yield server

@@ -18,6 +18,7 @@ from ...native.constants import Vtype
 from ...native.errors import VfsError
 from .directory import Entry
 from .node import DirectoryNode
+from .pace import RoundTrip
 from .scanning import Cursor, Scan, Scans
 
 WINDOW_MAX: Final = 32
@@ -35,6 +36,12 @@ MISSED_UNKNOWN: Final = 4
 """So many names asked for make a listing worth while, of a directory whose size is known or not."""
 NAMES_PER_MISS: Final = 200
 """OpenSSH lists 100 names for one request and at half the cost for each of asking for it alone."""
+FAR: Final = 0.004
+"""Round trips from which on, seconds, a short listing is fetched with the first name asked for: the
+trips that it spares are worth more than what it costs."""
+SHORT_MAX: Final = 4096
+"""Directories of so many octets, by what the server says, are short: one block of ext4 holds 340
+names at most, tmpfs counts 20 octets a name, btrfs twice its length."""
 
 
 class Walk:
@@ -46,8 +53,10 @@ class Walk:
         nursery: trio.Nursery,
         *,
         is_on: bool,
+        round_trip: RoundTrip,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        self._round_trip = round_trip
         self._load = load
         self._nursery = nursery
         self._is_on = is_on
@@ -114,18 +123,24 @@ class Walk:
         if now - since > RECENT:
             count, since = 0, now
         count += 1
-        listing = directory.listing
-        if listing is not None and listing.is_loaded:
-            enough = max(MISSED_KNOWN, listing.counted // NAMES_PER_MISS)
-        else:
-            enough = MISSED_UNKNOWN
-        if count >= enough:
+        if count >= self._enough(directory):
             if len(self._loading) < TASKS_MAX:
                 self._start(directory)
             return
         if len(self._missed) >= MISSED_MAX:
             del self._missed[next(iter(self._missed))]
         self._missed[cookie] = count, since
+
+    def _enough(self, directory: DirectoryNode) -> int:
+        """Return how many names asked for make a listing worth while."""
+        listing = directory.listing
+        is_far = self._round_trip.seconds >= FAR
+        if listing is not None and listing.is_loaded:
+            least = 1 if is_far else MISSED_KNOWN
+            return max(least, listing.counted // NAMES_PER_MISS)
+        size = directory.va.size
+        is_short = size is not None and size <= SHORT_MAX
+        return 1 if is_far and is_short else MISSED_UNKNOWN
 
     def _extend(self, parent: DirectoryNode, scan: Scan, cursor: Cursor) -> None:
         children = parent.children or {}

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from syspuffs.layers.psshfs import Psshfs, PsshfsOptions
+from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, walking
 from syspuffs.native.constants import (
     FREAD,
     FSYNC_CLOSE,
@@ -101,6 +101,36 @@ async def test_a_new_directory_is_filled_in_two_trips_a_file(tmp_path: Path) -> 
             assert not (await look(server, b"old/f%d" % number)).cookie
             await make(server, b"f%d" % number, b"x" * 1000, directory=old.cookie)
         assert relay.trips - before <= 50  # 60 without
+
+
+async def test_far_away_a_short_directory_is_listed_with_the_first_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walking, "FAR", 0.0)
+    (tmp_path / "d").mkdir()
+    async with counted(tmp_path) as (server, relay):
+        await wait_all_tasks_blocked(0.02)
+        with Trips(relay, 0):  # the root's, with the mount
+            d = await look(server, b"d")
+            assert not (await look(server, b"e")).cookie
+        before = relay.trips
+        for number in range(20):
+            assert not (await look(server, b"d/f%d" % number)).cookie
+            await make(server, b"f%d" % number, b"x" * 1000, directory=d.cookie)
+        assert relay.trips - before <= 42
+
+
+async def test_far_away_no_name_costs_the_listing_of_a_long_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walking, "FAR", 0.0)
+    monkeypatch.setattr(walking, "SHORT_MAX", 0)
+    (tmp_path / "f").touch()
+    async with counted(tmp_path) as (server, relay):
+        with Trips(relay, 1):
+            await look(server, b"f")
+            await wait_all_tasks_blocked(0.02)
+        assert server.table.root.listing is None
 
 
 async def test_one_trip_each(tmp_path: Path) -> None:
