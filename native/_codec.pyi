@@ -53,6 +53,8 @@ class _Lib:
     SFTP_MAX_EXTENSIONS: _Final = 256
     SFTP_ATTRS_SLOTS: _Final = 7
     SFTP_NAME_COLUMNS: _Final = 11
+    PACKED_LEN: _Final = 31
+    PACKED_NO_OWNER: _Final = 16
     SFTP_NAME_ENCODE_SLOTS: _Final = 9
     SFTP_REQUEST_SLOTS: int
     SFTP_KIND_EXTENSION: _Final = 256
@@ -148,6 +150,12 @@ class _Lib:
     def sftp_decode_name(self, buf: _In, len: int, tab: _CData, cap: int, /) -> int: ...
     def sftp_decode_u64s(self, buf: _In, len: int, tab: _CData, n: int, /) -> int: ...
     def sftp_decode_users_groups(self, buf: _In, len: int, tab: _CData, cap: int, /) -> int: ...
+    def sftp_decode_listing(
+        self, buf: _In, len: int, tab: _CData, cap: int, packed: _CData, packedlen: int, /
+    ) -> int: ...
+    def sftp_name_numbers(
+        self, directory: int, names: _In, len: int, tab: _CData, n: int, /
+    ) -> int: ...
     def sftp_decode_request(
         self,
         buf: _In,
@@ -202,6 +210,18 @@ class _Lib:
         unique: int,
         tab: _CData,
         n: int,
+        names: _In,
+        nameslen: int,
+        /,
+    ) -> int: ...
+    def fuse_encode_page(
+        self,
+        out: _CData,
+        cap: int,
+        tab: _CData,
+        n: int,
+        packed: _In,
+        packedlen: int,
         names: _In,
         nameslen: int,
         /,

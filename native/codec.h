@@ -66,6 +66,8 @@ int64_t frame_encode_reply(void *out, size_t cap, int64_t opclass, int64_t optyp
 #define SFTP_NAME_ENCODE_SLOTS 9
 #define SFTP_REQUEST_SLOTS (2 + 4 * SFTP_MAX_EXTENSIONS)
 #define SFTP_KIND_EXTENSION 256
+#define PACKED_LEN 31
+#define PACKED_NO_OWNER 16
 
 /*
  * All whole packets in octets `start` to `end` of `buf`. Slots: where the rest begins, then four
@@ -94,6 +96,24 @@ int64_t sftp_decode_attrs(const void *buf, size_t len, int64_t *tab, size_t cap)
 int64_t sftp_decode_name(const void *buf, size_t len, int64_t *tab, size_t cap);
 int64_t sftp_decode_u64s(const void *buf, size_t len, uint64_t *tab, size_t n);
 int64_t sftp_decode_users_groups(const void *buf, size_t len, int64_t *tab, size_t cap);
+
+/*
+ * The body of a NAME reply to READDIR. Slots: number n of names that a file can have, number m of
+ * all, number of those that no file can have, 1 when "." is among them (that and ".." are no names),
+ * then two columns of m slots of which n are filled: start and end of the name. `packed` gets the
+ * attributes of the n as packed.h has them, and those of "." as number m; an owner that is not
+ * said is 65534 and PACKED_NO_OWNER, a type that is not said is what the long name shows (none: 0),
+ * permissions then 0600 (0700), the number of links what the long name shows, else 1. There must be
+ * room for more than m. Returns 4 + 2 m.
+ */
+int64_t sftp_decode_listing(const void *buf, size_t len, int64_t *tab, size_t cap, void *packed,
+    size_t packedlen);
+
+/*
+ * Numbers of 60 bits for `n` names, whose lengths are in `tab` and which fill `names` one behind the
+ * other, by a hash of the directory's number and the name. They take the place of the lengths.
+ */
+int64_t sftp_name_numbers(int64_t directory, const void *names, size_t len, int64_t *tab, size_t n);
 
 /*
  * The body of a request of `type`, octets `start` to `end` of `buf`. Returns its kind: the type,
@@ -207,5 +227,15 @@ int64_t fuse_encode_reply(void *out, size_t cap, int64_t unique, int64_t kind,
  */
 int64_t fuse_encode_dirents(void *out, size_t cap, int64_t unique, const int64_t *tab, size_t n,
     const void *names, size_t nameslen);
+
+/*
+ * As many entries of such a reply as `cap` has room for, without its header, of `n` files with
+ * packed attributes (packed.h). Slots: time-outs of name and attributes, uid and gid to be shown in
+ * place of all (-1: none), then for each file bits of its number, which is that of the node, too,
+ * offset, length of the name. The first slot becomes the number of entries that there was room for.
+ * Returns the number of octets.
+ */
+int64_t fuse_encode_page(void *out, size_t cap, int64_t *tab, size_t n, const void *packed,
+    size_t packedlen, const void *names, size_t nameslen);
 
 #endif

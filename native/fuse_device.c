@@ -3,6 +3,7 @@
  * replies made. The kernel is trusted more than a peer, but no length is believed.
  */
 #include "fuse_wire.h"
+#include "packed.h"
 
 #define IN_HEADER_SLOTS 6
 #define SECONDS_MAX (INT64_MAX / NS - 1)
@@ -323,4 +324,47 @@ fuse_encode_dirents(void *to, size_t cap, int64_t unique, const int64_t *v, size
 	if (out.err == 0 && left != 0)
 		return CODEC_TRAILING;
 	return finish(&out);
+}
+
+#define PAGE_SLOTS 3
+#define DIRENT_MIN_LEN 152
+
+int64_t
+fuse_encode_page(void *to, size_t cap, int64_t *v, size_t n, const void *packed, size_t packedlen,
+    const void *names, size_t nameslen)
+{
+	struct output out = { to, cap < INT32_MAX ? cap : INT32_MAX, 0, 0 };
+	const uint8_t *p = packed, *name = names;
+	const int64_t *file = v + 4;
+	size_t left = nameslen, i, size;
+	uint8_t zeros[8] = { 0 };
+	struct packed a;
+
+	if (n != packedlen / PACKED_LEN || packedlen % PACKED_LEN != 0)
+		return CODEC_LENGTH;
+	for (i = 0; i < n && out.err == 0; i++, file += PAGE_SLOTS, p += PACKED_LEN) {
+		if (file[2] <= 0 || (uint64_t)file[2] > left)
+			return CODEC_LENGTH;
+		size = ((size_t)file[2] + 7) & ~(size_t)7;
+		if (size + DIRENT_MIN_LEN > out.cap - out.at)
+			break;
+		load_packed(p, &a);
+		{
+			int64_t row[] = { file[0], v[0], v[1], file[0], a.size, a.size / 512 + (a.size % 512 != 0),
+				a.atime * NS, a.mtime * NS, a.mtime * NS, a.mode, a.nlink,
+				v[2] < 0 ? a.uid : v[2], v[3] < 0 ? a.gid : v[3], 0, 4096 };
+
+			put_entry(&out, row);
+		}
+		put_64(&out, (uint64_t)file[0]);
+		put_u63(&out, file[1]);
+		put_u32(&out, file[2]);
+		put_u32(&out, a.mode >> 12); /* as DT_ has the type */
+		put_octets(&out, name, (size_t)file[2]);
+		put_octets(&out, zeros, size - (size_t)file[2]);
+		name += file[2];
+		left -= (size_t)file[2];
+	}
+	v[0] = (int64_t)i;
+	return out.err != 0 ? out.err : (int64_t)out.at;
 }

@@ -13,6 +13,7 @@ a body must have are no nonsense, nor are extended attributes: both are skipped.
 
 from __future__ import annotations
 
+from .sftp_listing import Listed, decode_listing
 from .sftp_protocol import (
     EXT_COPY_DATA,
     EXT_EXPAND_PATH,
@@ -178,6 +179,7 @@ __all__ = [
     "VERSION",
     "Attrs",
     "Limits",
+    "Listed",
     "Name",
     "close",
     "copy_data",
@@ -185,6 +187,7 @@ __all__ = [
     "decode_data",
     "decode_handle",
     "decode_limits",
+    "decode_listing",
     "decode_name",
     "decode_status",
     "decode_statvfs",

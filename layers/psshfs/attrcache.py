@@ -85,7 +85,10 @@ class AttrCache(FileServer):
             # A server that tells no types: the root was asked for as a directory.
             root_attrs = with_vtype(root_attrs, Vtype.VDIR)
         self.table = NodeTable(
-            session.root, self.translator.vattr(root_attrs, 1, 1), Listings(options.names_max)
+            session.root,
+            self.translator.vattr(root_attrs, 1, 1),
+            Listings(options.names_max),
+            self._node_of,
         )
         self.table.root.expiry = clock() + self.timeouts.attr
         self.readahead = ReadAhead(
@@ -225,8 +228,7 @@ class AttrCache(FileServer):
         `stamp` is the change count when the question was asked, `heard` when the answer came
         (monotonic ns). A name that leads to another type of file now leads to another node.
         """
-        assert directory.children is not None
-        child = directory.children.get(name)
+        child = self.table.child(directory, name)
         vtype = vtype_of(attrs)
         if vtype is None:
             vtype = Vtype.VREG if child is None else Vtype(child.vtype)
@@ -240,19 +242,15 @@ class AttrCache(FileServer):
 
     def learn_entry(self, directory: DirectoryNode, listing: Listing, entry: Entry) -> Node:
         """As `learn`, of an entry whose attributes the listing of `directory` has brought."""
-        va = entry.va
-        assert va is not None
-        va = self.translator.settled(va)
-        if va.fileid != entry.fileid:
-            va = va._replace(fileid=entry.fileid)
-        entry.va = va
+        if entry.nlookup:
+            return self.table.promote(entry)
+        va = self.translator.unpacked(entry)
         return self._learn(directory, entry.name, va, listing.stamp, listing.heard)
 
     def _learn(
         self, directory: DirectoryNode, name: bytes, va: Vattr, stamp: int, heard: int
     ) -> Node:
-        assert directory.children is not None
-        child = directory.children.get(name)
+        child = self.table.child(directory, name)
         if child is not None:
             if child.vtype == va.vtype:
                 self.take(child, va, stamp, heard)
@@ -265,6 +263,15 @@ class AttrCache(FileServer):
             if directory.listing is not None:
                 directory.listing.set_fileid(name, fileid)
             va = va._replace(fileid=fileid)
+        return self._known(directory, name, va, heard)
+
+    def _node_of(self, entry: Entry) -> Node:
+        """Return the node of an entry, which has none, with what its listing knows."""
+        directory, listing = entry.directory, entry.directory.listing
+        assert listing is not None
+        return self._known(directory, entry.name, self.translator.unpacked(entry), listing.heard)
+
+    def _known(self, directory: DirectoryNode, name: bytes, va: Vattr, heard: int) -> Node:
         child = self.table.make(directory, name, va)
         child.checked_at = heard
         child.expiry = self._attr_expiry(directory, heard)
@@ -275,10 +282,9 @@ class AttrCache(FileServer):
 
     def fileid_of(self, directory: DirectoryNode, name: bytes) -> int:
         """Return the file id that a name has, or the one that it is to have."""
-        if directory.children is not None:
-            child = directory.children.get(name)
-            if child is not None:
-                return child.fileid
+        child = self.table.child(directory, name)
+        if child is not None:
+            return child.fileid
         if directory.listing is not None:
             entry = directory.listing.entries.get(name)
             if entry is not None and not self.table.is_displaced(entry.fileid):
@@ -480,7 +486,7 @@ class AttrCache(FileServer):
         top: Node = table.root
         names = [name for name in path.split(b"/") if name not in (b"", b".")]
         for at, name in enumerate(names):
-            child = (top.children or {}).get(name)
+            child = table.child(top, name) if isinstance(top, DirectoryNode) else None
             if at == len(names) - 1 or child is None:
                 if isinstance(top, DirectoryNode):
                     self.doubt(top)
@@ -503,6 +509,14 @@ class AttrCache(FileServer):
                     else FlushOp.INVAL_ATTR_NODE
                 )
                 flushes.append((kind, node.cookie))
+        for entry in table.told.values():
+            if top is table.root or table.is_ancestor(top, entry.directory):
+                kind = (
+                    FlushOp.INVAL_PAGECACHE_NODE_RANGE
+                    if entry.vtype == Vtype.VREG
+                    else FlushOp.INVAL_ATTR_NODE
+                )
+                flushes.append((kind, Cookie(entry.fileid)))
         if not names:
             flushes.insert(0, (FlushOp.INVAL_NAMECACHE_ALL, table.root.cookie))
         await self.flusher.flush_all(flushes)
@@ -514,5 +528,7 @@ class AttrCache(FileServer):
         node.known_data = None
         if isinstance(node, DirectoryNode):
             self.doubt(node)
+            if node.listing is not None:
+                node.listing.heard, node.listing.attr_expiry = -CHECKED_NEVER, 0
         if node.file is not None:
             node.file.drop_blocks()

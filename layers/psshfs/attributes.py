@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import errno
 import stat
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ...native import sftp
 from ...native.constants import Vtype
 from ...native.errors import VfsError
+from ...native.packed import BLOCKSIZE, NOBODY, unpack
 from ...native.records import IFMT_TO_VTYPE, VTYPE_TO_IFMT, Vattr
-from .idmap import NOBODY, PENDING, tables
+from .idmap import PENDING, tables
 from .options import PsshfsOptions
+
+if TYPE_CHECKING:
+    from .directory import Entry
 
 SECOND: Final = 10**9
 SIZE_MAX: Final = (1 << 63) - 1
 """Last octet that Linux can speak of."""
-BLOCKSIZE: Final = 4096
 IFMT: Final = 0o170000
 """The type bits of a mode."""
-LETTER_TO_VTYPE: Final = {
-    b"-": Vtype.VREG,
-    b"d": Vtype.VDIR,
-    b"l": Vtype.VLNK,
-    b"b": Vtype.VBLK,
-    b"c": Vtype.VCHR,
-    b"p": Vtype.VFIFO,
-    b"s": Vtype.VSOCK,
-}
 TIME_MAX: Final = 0xFFFFFFFF
 """Last second that version 3 can say."""
 
@@ -51,25 +45,6 @@ def with_vtype(attrs: sftp.Attrs, vtype: int) -> sftp.Attrs:
     if mode is None:
         mode = 0o700 if vtype == Vtype.VDIR else 0o600
     return attrs._replace(mode=VTYPE_TO_IFMT[Vtype(vtype)] | mode & 0o7777)
-
-
-def type_by_longname(attrs: sftp.Attrs, longname: bytes) -> sftp.Attrs | None:
-    """Return attributes of a directory entry with the type that its text shows as `ls -l` does;
-    None where that shows none either."""
-    # "-rw-": a text of another form may begin with any letter.
-    vtype = LETTER_TO_VTYPE.get(longname[:1]) if longname[1:2] in (b"r", b"-") else None
-    return None if vtype is None else with_vtype(attrs, vtype)
-
-
-def link_count(longname: bytes) -> int:
-    """Return the link count that the text of a directory entry shows as `ls -l` does, else 1.
-
-    Version 3 has no other place for it.
-    """
-    words = longname.split(None, 2)
-    if len(words) == 3 and words[1].isdigit() and len(words[1]) < 10:
-        return int(words[1]) or 1
-    return 1
 
 
 class Translator:
@@ -120,6 +95,11 @@ class Translator:
             0,
             None,  # version 3 has no word for what it occupies
         )
+
+    def unpacked(self, entry: Entry) -> Vattr:
+        """Return the attributes of an entry, which must be known, as a vattr."""
+        assert entry.packed is not None
+        return unpack(entry.packed, entry.fileid, self.users, self.groups)
 
     def attrs(self, va: Vattr, now: Vattr | None) -> sftp.Attrs:
         """Return what SETSTAT needs for the changes in `va`.

@@ -85,6 +85,7 @@ class PsshfsByName(Psshfs):
         """As psshfs."""
         entries, is_end = await super().readdir(opc, offset, resid, flags, cred)
         if flags & READDIR_PLUS:
+            entries = list(entries)  # made now, so that all names are owed at once
             if self._names.is_owed:
                 await self._named()
             entries = [

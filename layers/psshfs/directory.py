@@ -11,19 +11,18 @@ from __future__ import annotations
 import errno
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import trio
 
 from ...native import sftp
-from ...native.constants import NAME_MAX
 from ...native.errors import VfsError
-from ...native.records import Vattr
-from .attributes import link_count, type_by_longname, vtype_of
+from ...native.packed import mtime, size, vtype
 from .connection import Connection
 from .errmap import StatusError
-from .slot import HANDLE, NAMES, Slot
+from .slot import HANDLE, LISTED, Slot
 
 if TYPE_CHECKING:
     from .node import DirectoryNode, Node
@@ -40,25 +39,50 @@ ENTRIES_MAX: Final = 4_000_000
 """More names than this are no directory but an attack on our memory."""
 
 
-class Entry:
-    """A name in a directory. `va` is None where it is unknown or no longer true.
+FileidsOf: TypeAlias = "Callable[[DirectoryNode, Sequence[bytes]], Sequence[int]]"
 
-    The node that is made of an entry has the same `va`, not a copy: of 1,000,000 files each octet
-    is a megabyte.
+
+class Entry:
+    """A name in a directory. `packed` are the attributes, None where they are unknown or no longer
+    true.
+
+    Most files are known from a listing alone, and a mount knows a million of them: of a file that
+    is no directory there is no node until something is asked of it, though the kernel above may
+    have lookups on it (`nlookup`). See `NodeTable.promote`.
     """
 
-    __slots__ = ("fileid", "name", "serial", "va")
+    __slots__ = ("directory", "fileid", "name", "nlookup", "packed", "serial")
 
-    def __init__(self, name: bytes, serial: int, fileid: int) -> None:
+    def __init__(
+        self,
+        directory: DirectoryNode,
+        name: bytes,
+        serial: int,
+        fileid: int,
+        packed: bytes | None = None,
+    ) -> None:
+        self.directory = directory
         self.name = name
         self.serial = serial
         self.fileid = fileid
-        self.va: Vattr | None = None
+        self.packed = packed
+        self.nlookup = 0
 
     @property
     def vtype(self) -> int | None:
         """The type, None where it is unknown."""
-        return None if self.va is None else self.va.vtype
+        packed = self.packed
+        return None if packed is None else vtype(packed)
+
+    @property
+    def size(self) -> int | None:
+        """The size in octets, None where it is unknown."""
+        return None if self.packed is None else size(self.packed)
+
+    @property
+    def mtime(self) -> int | None:
+        """When its data were changed, ns since 1970, None where it is unknown."""
+        return None if self.packed is None else mtime(self.packed)
 
 
 class Listings:
@@ -95,11 +119,13 @@ class Listings:
         listing = directory.listing
         if self._used.pop(directory, None) is not None and listing is not None:
             self.names -= listing.counted
-            directory.listing = None
+            if directory.told:
+                listing.shrink()
+            else:
+                directory.listing = None
 
 
-def _serial(entry: Entry) -> int:
-    return entry.serial
+_serial: Final = attrgetter("serial")
 
 
 class Listing:
@@ -112,7 +138,8 @@ class Listing:
     they are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, directory: DirectoryNode) -> None:
+        self._directory = directory
         self.entries: dict[bytes, Entry] = {}
         self.expiry = 0
         self.heard = 0
@@ -127,6 +154,8 @@ class Listing:
         """Until when that is believed of names that are asked for, monotonic ns."""
         self.counted = 0
         """Names that the last fetch has found."""
+        self.own: bytes | None = None
+        """Packed attributes of the directory, if the last fetch has told them."""
         self.dropped = 0
         """Names of the last fetch that no file can have."""
         self.lock = trio.Lock()
@@ -134,6 +163,9 @@ class Listing:
         self._order: list[Entry] = []
         self._serial = DOTDOT_OFFSET
         self._journal: dict[bytes, bool] | None = None
+        self._fileids_of: FileidsOf = lambda _, names: (0,) * len(names)
+        self._found: dict[bytes, Entry] = {}
+        self._news: list[tuple[Entry, bytes | None]] = []
 
     def after(self, offset: int) -> Iterator[Entry]:
         """Yield the entries after a place, in order; for use without an await between them."""
@@ -153,7 +185,7 @@ class Listing:
             self._append(name, fileid)
         else:
             entry.fileid = fileid
-            entry.va = None
+            entry.packed = None
 
     def discard(self, name: bytes) -> None:
         """Note a name that is no more."""
@@ -175,7 +207,7 @@ class Listing:
             self.discard(new)
         del self.entries[old]
         entry.name = new
-        entry.va = None
+        entry.packed = None
         self.entries[new] = entry
         if self._journal is not None:
             self._journal[old] = False
@@ -191,114 +223,149 @@ class Listing:
         """Hear that the node of a name is forgotten; what it knew better than we is lost."""
         entry = self.entries.get(name)
         if entry is not None and (node.changed_at > self.stamp or node.expiry != self.attr_expiry):
-            entry.va = None
+            entry.packed = None
 
     def _append(self, name: bytes, fileid: int) -> Entry:
         self._serial += 1
-        entry = self.entries[name] = Entry(name, self._serial, fileid)
+        entry = self.entries[name] = Entry(self._directory, name, self._serial, fileid)
         self._order.append(entry)
         return entry
 
     # Fetching.
 
-    def begin(self, stamp: int) -> None:
-        """Begin a fetch, at change count `stamp`."""
+    def begin(self, stamp: int, fileids_of: FileidsOf) -> None:
+        """Begin a fetch, at change count `stamp`. `fileids_of` gives the file ids of names."""
+        self._fileids_of = fileids_of
         self._journal = {}
         self.stamp = stamp
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what the fetch has found so far: it begins once more."""
+        self._found = {}
+        self._news = []
+        self.own = None
+        self.dropped = 0
 
     def abort(self) -> None:
         """Give a fetch up; what was known stays, as old as it was."""
         self._journal = None
+        self.clear()
 
-    def merge(
-        self,
-        names: Iterable[sftp.Name],
-        fileid_of: Callable[[bytes], int],
-        vattr: Callable[[sftp.Attrs, int, int], Vattr],
-    ) -> sftp.Name | None:
-        """Take in what a fetch has found; return the entry of the directory itself, if there.
+    def take(self, listed: sftp.Listed) -> None:
+        """Take in what one READDIR has found. It is not seen before `end`."""
+        names, packed, own, dropped = listed
+        found, old = self._found, self.entries
+        self.dropped += dropped
+        if own is not None:
+            self.own = own
+        directory = self._directory
+        serial = self._serial
+        fileids = self._fileids_of(directory, names)
+        for name, fileid, attrs in zip(names, fileids, packed, strict=True):
+            entry = old.get(name)
+            if entry is None:
+                serial += 1
+                found[name] = Entry(directory, name, serial, fileid, attrs)
+            else:
+                found[name] = entry
+                self._news.append((entry, attrs))
+        self._serial = serial
 
-        Names that no file can have are dropped: a server could aim them at other directories.
-        `fileid_of` gives the file id of a name that is new to the listing, `vattr` translates
-        attributes, with file id and link count.
+    def end(self, promote: Callable[[Entry], object]) -> None:
+        """End a fetch: what it has found holds from now on.
+
+        `promote` gives nodes to those entries that were told above and are not what they were.
         """
         journal = self._journal or {}
         self._journal = None
-        old = self.entries
-        entries: dict[bytes, Entry] = {}
-        self.entries = entries
-        own = None
-        dropped = 0
-        for item in names:
-            name = item.name
-            if name in _DOTS:
-                if name == b".":
-                    own = item
-                continue
-            if not name or len(name) > NAME_MAX or b"/" in name or b"\0" in name:
-                dropped += 1
-                continue
-            if name in journal:
-                if not journal[name]:
-                    continue
-                attrs: sftp.Attrs | None = None  # made by us meanwhile, these may be older
-            else:
-                attrs = item.attrs
-                if vtype_of(attrs) is None:
-                    attrs = type_by_longname(attrs, item.longname)
-            entry = old.get(name)
-            if entry is None:
-                entry = entries.get(name)
-                if entry is None:
-                    entry = self._append(name, fileid_of(name))
-            else:
-                entries[name] = entry
-            if attrs is None:
-                entry.va = None
-            else:
-                entry.va = vattr(attrs, entry.fileid, link_count(item.longname))
+        old, found, news = self.entries, self._found, self._news
         for name, is_there in journal.items():
-            if is_there and name not in entries and name in old:
-                entries[name] = old[name]
-        if len(entries) != len(self._order):
-            self._order = [entry for entry in self._order if entries.get(entry.name) is entry]
+            if not is_there:
+                found.pop(name, None)
+            elif name in old:
+                found[name] = old[name]
+        if self._directory.told:
+            for name, entry in old.items():
+                if entry.nlookup and found.get(name) is not entry:
+                    promote(entry)
+        for entry, packed in news:
+            if entry.name in journal:
+                packed = None  # made by us meanwhile, this may be older
+            if entry.nlookup and (packed is None or vtype(packed) != entry.vtype):
+                promote(entry)
+            entry.packed = packed
+        self.entries = found
+        self._order = sorted(found.values(), key=_serial)
         self.is_loaded = True
-        self.dropped = dropped
-        return own
+        self._found = {}
+        self._news = []
+
+    def shrink(self) -> None:
+        """Forget all names but those of entries that the kernel above has lookups on."""
+        self.entries = {name: entry for name, entry in self.entries.items() if entry.nlookup}
+        self._order = sorted(self.entries.values(), key=_serial)
+        self.is_loaded = False
+        self.expiry = self.own_until = 0
+        self.counted = 0
 
 
-_DOTS: Final = (b".", b"..")
+class Sink(Protocol):
+    """Where a fetch puts what it finds."""
+
+    def take(self, listed: sftp.Listed) -> None:
+        """Take in what one READDIR has found."""
+
+    def clear(self) -> None:
+        """Forget it: the fetch begins once more."""
 
 
-async def fetch_names(connection: Connection, path: bytes, depth_max: int) -> list[sftp.Name]:
-    """Return all entries of the directory at `path`, with up to `depth_max` READDIRs in flight.
+class Batches:
+    """A sink that keeps all as it came."""
+
+    def __init__(self) -> None:
+        self.listed: list[sftp.Listed] = []
+
+    def take(self, listed: sftp.Listed) -> None:
+        """See Sink."""
+        self.listed.append(listed)
+
+    def clear(self) -> None:
+        """See Sink."""
+        self.listed.clear()
+
+
+async def fetch_names(connection: Connection, path: bytes, depth_max: int, sink: Sink) -> None:
+    """Fetch all entries of the directory at `path`, with up to `depth_max` READDIRs in flight;
+    `sink` gets them as they come.
 
     Errors: StatusError as the server says; EIO for a listing without end; those of a
     connection. Wire: OPENDIR, then READDIRs; two round trips for up to 100 names on OpenSSH.
     """
     await connection.room()
     handle = await connection.submit(HANDLE, sftp.opendir, path)
-    pending: deque[Slot[list[sftp.Name] | None]] = deque()
-    result: list[sftp.Name] = []
+    pending: deque[Slot[sftp.Listed | None]] = deque()
     depth = min(2, depth_max)
     wanted = depth
-    empty = 0
+    total = empty = 0
     try:
         while True:
             if len(pending) < wanted and not (pending and pending[0].done):
                 await connection.room()
                 with connection.batch:
                     while len(pending) < wanted:
-                        pending.append(connection.submit(NAMES, sftp.readdir, handle))
-            names = await pending[0]
+                        pending.append(connection.submit(LISTED, sftp.readdir, handle))
+            listed = await pending[0]
             pending.popleft()
-            if names is None:
-                return result
-            result += names
-            empty = 0 if names else empty + 1
-            if len(result) > ENTRIES_MAX or empty > DEPTH_MAX:
+            if listed is None:
+                return
+            count = len(listed.names) + listed.dropped
+            total += count
+            empty = 0 if count else empty + 1
+            if total > ENTRIES_MAX or empty > DEPTH_MAX:
                 raise VfsError(errno.EIO, "the server's listing does not end")
-            if len(names) >= FULL_REPLY:
+            sink.take(listed)
+            if count >= FULL_REPLY:
                 depth = min(2 * depth, depth_max)
                 wanted = depth
             else:

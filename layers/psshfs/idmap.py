@@ -19,13 +19,12 @@ import trio
 
 from ...native import sftp
 from ...native.errors import VfsError
+from ...native.packed import NOBODY
 from .connection import Connection
 from .errmap import StatusError
 from .options import Idmap, PsshfsOptions
 from .slot import Answer
 
-NOBODY: Final = 65534
-"""Who owns what belongs to none that we know."""
 PENDING: Final = 1 << 32
 _ASKED_MAX: Final = 256
 """Ids in one question; OpenSSH takes more, but a packet must not become long."""

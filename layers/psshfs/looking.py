@@ -5,19 +5,22 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final
 
 from ...native import sftp
 from ...native.constants import READDIR_PLUS, Vtype
 from ...native.errors import VfsError
+from ...native.packed import Files, Page, pack, unpack, vtype
 from ...native.records import Componentname, Cookie, Cred, Dirent, Newinfo
 from .attrcache import AttrCache
-from .attributes import link_count, vtype_of, with_vtype
+from .attributes import vtype_of, with_vtype
 from .directory import (
     DOT_OFFSET,
     DOTDOT_OFFSET,
     Entry,
     Listing,
+    Sink,
     fetch_names,
     is_pipelining_refused,
 )
@@ -29,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 DIRENT_OVERHEAD: Final = 24
 """What an entry counts for in `resid` of readdir besides its name, octets."""
+_DIRECTORY: Final = int(Vtype.VDIR)
+_offset: Final = attrgetter("offset")
 
 
 class LookOperations(AttrCache):
@@ -44,9 +49,7 @@ class LookOperations(AttrCache):
         self.counts.names += 1
         if name == b"..":
             return self.newinfo(directory.parent or directory, now)
-        children = directory.children
-        assert children is not None
-        child = children.get(name)
+        child = self.table.child(directory, name)
         if child is not None and now < child.name_expiry:
             return self.newinfo(child, now)
         listing = directory.listing
@@ -55,7 +58,7 @@ class LookOperations(AttrCache):
             if entry is None:
                 ttl = min(listing.expiry - now, self.timeouts.unlisted)
                 return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=ttl)
-            if entry.va is not None:
+            if entry.packed is not None:
                 return self.newinfo(self.learn_entry(directory, listing, entry), now)
         if listing is not None and now < listing.own_until and name not in listing.entries:
             return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=listing.own_until - now)
@@ -72,22 +75,21 @@ class LookOperations(AttrCache):
     async def _look(self, directory: DirectoryNode, name: bytes) -> Node | None:
         """Ask the server for a name; return its node, None when there is no such name."""
         connection = self.connection
-        children = directory.children
-        assert children is not None
+        table = self.table
         while True:
             await self.ready(directory, name)
-            child = children.get(name)
+            child = table.child(directory, name)
             if child is not None and self.clock() < child.name_expiry:
                 return child  # the change that was waited for has made it
-            stamp = self.table.changes
-            path = self.table.path_of(directory, name)
+            stamp = table.changes
+            path = table.path_of(directory, name)
             self.walk.missed(directory)
             try:
                 attrs = await connection.submit(ATTRS, sftp.lstat, path)
             except StatusError as exc:
                 if exc.errno != errno.ENOENT:
                     raise
-                child = children.get(name)
+                child = table.child(directory, name)
                 if child is not None:
                     if child.changed_at > stamp:
                         return child  # made by us while the question was under way
@@ -95,7 +97,7 @@ class LookOperations(AttrCache):
                 if directory.changed_at <= stamp and self.timeouts.missing:
                     directory.note_missing(name, self.clock() + self.timeouts.missing)
                 return None
-            if directory.changed_at > stamp and name not in children:
+            if directory.changed_at > stamp and table.child(directory, name) is None:
                 continue  # perhaps removed by us while the question was under way
             return self.learn(directory, name, attrs, stamp, self.clock())
 
@@ -106,7 +108,7 @@ class LookOperations(AttrCache):
         """
         listing = directory.listing
         if listing is None:
-            listing = directory.listing = Listing()
+            listing = directory.listing = Listing(directory)
         self.counts.listings += 1
         async with listing.lock:
             if listing.is_loaded and self.clock() < listing.expiry:
@@ -114,15 +116,13 @@ class LookOperations(AttrCache):
             self.counts.listings_missed += 1
             await self.ready(directory)
             stamp = self.table.changes
-            listing.begin(stamp)
+            listing.begin(stamp, self.table.fileids_of)
             try:
-                names = await self._fetch_names(self.table.path(directory))
+                await self._fetch_names(self.table.path(directory), listing)
             except BaseException:
                 listing.abort()
                 raise
-            own = listing.merge(
-                names, lambda name: self.fileid_of(directory, name), self.translator.vattr
-            )
+            listing.end(self.table.promote)
             if listing.dropped and not self._has_warned:
                 self._has_warned = True
                 _log.warning(
@@ -140,29 +140,32 @@ class LookOperations(AttrCache):
                     if entry is None:
                         if child.changed_at <= stamp:
                             self.table.drop_name(directory, name)
-                    elif entry.va is None:
+                    elif entry.packed is None:
                         continue
                     elif entry.vtype == child.vtype:
-                        self.take(child, entry.va, stamp, heard)
+                        self.take(child, self.translator.unpacked(entry), stamp, heard)
                         child.name_expiry = name_expiry
                     elif child.changed_at <= stamp:
                         self.table.drop_name(directory, name)
                         entry.fileid = self.table.fileid_at(directory, name)
-            if own is not None and vtype_of(own.attrs) == Vtype.VDIR:
-                va = self.translator.vattr(own.attrs, directory.fileid, link_count(own.longname))
-                self.take(directory, va, stamp, heard)
+            own = listing.own
+            if own is not None and vtype(own) == Vtype.VDIR:
+                users, groups = self.translator.users, self.translator.groups
+                self.take(directory, unpack(own, directory.fileid, users, groups), stamp, heard)
                 listing.expiry = expiry
         return listing
 
-    async def _fetch_names(self, path: bytes) -> list[sftp.Name]:
+    async def _fetch_names(self, path: bytes, sink: Sink) -> None:
         try:
-            return await fetch_names(self.connection, path, self.readdir_depth)
+            await fetch_names(self.connection, path, self.readdir_depth, sink)
         except StatusError as exc:
             if self.readdir_depth == 1 or not is_pipelining_refused(exc):
                 raise
-        names = await fetch_names(self.connection, path, 1)
+        else:
+            return
+        sink.clear()
+        await fetch_names(self.connection, path, 1, sink)
         self.readdir_depth = 1  # it worked one by one, so it shall be so from now on
-        return names
 
     async def readdir(
         self, opc: Cookie, offset: int, resid: int, flags: int, cred: Cred
@@ -183,47 +186,42 @@ class LookOperations(AttrCache):
             listing.read_at = self.clock()
             self.table.listings.use(directory, listing.read_at)
             self.prefetch.entered(directory)
-        result: list[Dirent] = []
+        dots: list[Dirent] = []
         room = resid
         if offset < DOT_OFFSET:
-            result.append(Dirent(directory.fileid, Vtype.VDIR, b".", DOT_OFFSET))
+            dots.append(Dirent(directory.fileid, Vtype.VDIR, b".", DOT_OFFSET))
             room -= DIRENT_OVERHEAD + 1
         if offset < DOTDOT_OFFSET:
-            if result and room < DIRENT_OVERHEAD + 2:
-                return result, False
+            if dots and room < DIRENT_OVERHEAD + 2:
+                return dots, False
             parent = directory.parent or directory
-            result.append(Dirent(parent.fileid, Vtype.VDIR, b"..", DOTDOT_OFFSET))
+            dots.append(Dirent(parent.fileid, Vtype.VDIR, b"..", DOTDOT_OFFSET))
             room -= DIRENT_OVERHEAD + 2
         chosen: list[Entry] = []
         is_end = True
         for entry in listing.after(offset):
             room -= DIRENT_OVERHEAD + len(entry.name)
-            if room < 0 and (chosen or result):
+            if room < 0 and (chosen or dots):
                 is_end = False
                 break
             chosen.append(entry)
             offset = entry.serial
         if flags & READDIR_PLUS:
             missing = [entry for entry in chosen if self._is_unknown(directory, entry)]
-            gone = await self._look_at_entries(directory, missing) if missing else ()
-            now = self.clock()
-            for entry in chosen:
-                if entry in gone:
-                    continue
-                child = self._entry_node(directory, listing, entry)
-                if child is None:
-                    continue
-                info = self.newinfo(child, now)
-                result.append(Dirent(child.fileid, info.vtype, entry.name, entry.serial, info))
+            if missing:
+                gone = await self._look_at_entries(directory, missing)
+                chosen = [entry for entry in chosen if entry not in gone]
+            result = self._told(directory, listing, dots, chosen)
             if is_end:
                 self.walk.listed(directory)
         else:
+            result = dots
             for entry in chosen:
                 kind: int | None = entry.vtype
                 if kind is None:
                     child = (directory.children or {}).get(entry.name)
                     kind = Vtype.VNON if child is None else child.vtype
-                result.append(Dirent(entry.fileid, kind or 0, entry.name, entry.serial))
+                dots.append(Dirent(entry.fileid, kind or 0, entry.name, entry.serial))
         if not result and not is_end:
             # All that was chosen has vanished meanwhile, and an empty answer would be the end.
             return await self.readdir(opc, offset, resid, flags, cred)
@@ -231,10 +229,66 @@ class LookOperations(AttrCache):
 
     def _is_unknown(self, directory: DirectoryNode, entry: Entry) -> bool:
         """Tell whether the server must be asked before an entry's node can be given out."""
-        if entry.va is not None:
-            return False
-        child = (directory.children or {}).get(entry.name)
-        return child is None
+        return entry.packed is None and entry.name not in (directory.children or {})
+
+    def _told(
+        self, directory: DirectoryNode, listing: Listing, dots: list[Dirent], chosen: list[Entry]
+    ) -> Sequence[Dirent]:
+        """Return entries as the kernel above gets them with READDIR_PLUS: each that is known here
+        counts as a lookup. What is as the listing has it gets no node, and is not unpacked.
+        """
+        table, translator, children = self.table, self.translator, directory.children
+        assert children is not None
+        now = self.clock()
+        attr_ttl = max(listing.attr_expiry - now, 0)
+        name_ttl = max(listing.heard + self.timeouts.name - now, 0)
+        names: list[bytes] = []
+        fileids: list[int] = []
+        offsets: list[int] = []
+        packed: list[bytes] = []
+        others: list[Dirent] = []
+        tell = table.tell
+        for entry in chosen:
+            attrs, name = entry.packed, entry.name
+            needs_node = not entry.nlookup and (
+                attrs is None or vtype(attrs) == _DIRECTORY or name in children
+            )
+            if needs_node or not tell(entry):
+                child = self._entry_node(directory, listing, entry)
+                if child is None:
+                    continue
+                if attrs is None or not self._is_as_listed(child, listing, entry):
+                    info = self.newinfo(child, now)
+                    others.append(Dirent(child.fileid, info.vtype, name, entry.serial, info))
+                    continue
+                child.nlookup += 1
+            assert attrs is not None
+            names.append(name)
+            fileids.append(entry.fileid)
+            offsets.append(entry.serial)
+            packed.append(attrs)
+        page = Page(
+            dots,
+            Files(names, fileids, offsets, packed),
+            name_ttl,
+            attr_ttl,
+            translator.users,
+            translator.groups,
+        )
+        if not others:
+            return page
+        result = [*page, *others]
+        result.sort(key=_offset)
+        return result
+
+    def _is_as_listed(self, child: Node, listing: Listing, entry: Entry) -> bool:
+        """Tell whether what is known of a node is what its entry says."""
+        return (
+            child.expiry == listing.attr_expiry
+            and child.changed_at <= listing.stamp
+            and child.cookie == child.fileid == entry.fileid
+            and (child.file is None or child.file.writes.is_idle)
+        )
 
     async def _look_at_entries(self, directory: DirectoryNode, entries: list[Entry]) -> set[Entry]:
         """Ask for the attributes that the listing left out, all at once; return vanished ones."""
@@ -257,7 +311,7 @@ class LookOperations(AttrCache):
                 # Neither removed nor moved by us meanwhile: others' names changing is no matter.
                 # A server that tells no type even now has a regular file there.
                 attrs = attrs if vtype_of(attrs) else with_vtype(attrs, Vtype.VREG)
-                entry.va = self.translator.vattr(attrs, entry.fileid, 1)
+                entry.packed = pack(attrs, 1)
             elif (directory.children or {}).get(name) is None:
                 gone.add(entry)
         return gone
@@ -267,12 +321,12 @@ class LookOperations(AttrCache):
         assert children is not None
         child = children.get(entry.name)
         if child is not None and (
-            entry.va is None
+            entry.packed is None
             or child.changed_at > listing.stamp
             or child.expiry >= listing.attr_expiry
         ):
             return child
-        return None if entry.va is None else self.learn_entry(directory, listing, entry)
+        return None if entry.packed is None else self.learn_entry(directory, listing, entry)
 
     async def readlink(self, opc: Cookie, cred: Cred) -> bytes:
         """Answer from the cache, else by READLINK: one round trip."""

@@ -128,7 +128,7 @@ class NameOperations(AttrCache):
         node = self._born(directory, cn.name, attrs)
         if self.timeouts.directory and isinstance(node, DirectoryNode):
             # Who fills it need not ask for each name first; see `_born`.
-            listing = node.listing = node.listing or Listing()
+            listing = node.listing = node.listing or Listing(node)
             listing.made_until = self.clock() + self.timeouts.directory
         return self.newinfo(node, self.clock())
 
@@ -211,7 +211,7 @@ class NameOperations(AttrCache):
         """Take in a node that we have made."""
         table = self.table
         now = self.clock()
-        stale = (directory.children or {}).get(name)
+        stale = table.child(directory, name)
         if stale is not None and stale.file is not None:
             # Open, and removed by others before we made the name anew: not the same file.
             table.drop_name(directory, name)

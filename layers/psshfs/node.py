@@ -9,15 +9,16 @@ through it. A hard link made through us gives a node one more name.
 from __future__ import annotations
 
 import errno
-from hashlib import blake2b
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ...native.constants import Vtype
 from ...native.errors import VfsError
 from ...native.records import Cookie, Vattr
+from ...native.sftp_listing import name_numbers
 
 if TYPE_CHECKING:
-    from .directory import Listing, Listings
+    from .directory import Entry, Listing, Listings
     from .openfile import OpenFile
 
 ROOT_FILEID: Final = 1
@@ -30,8 +31,6 @@ MISSING_MAX: Final = 256
 """Names that are remembered as missing in one directory."""
 PATH_LEN_MAX: Final = 4095
 """Longest path that a POSIX server takes, octets (PATH_MAX without its NUL)."""
-_HASH: Final = blake2b(digest_size=8)
-"""Copied for each use: to make one anew takes as long again as to hash a name."""
 
 
 class Node:
@@ -42,8 +41,8 @@ class Node:
     answer to a question asked before that is no news. `parent` is None for the root and for a
     node whose last name is gone (`is_gone`).
 
-    A mount knows a million of them, of 144 octets each: what only directories have is in
-    `DirectoryNode`, and None here.
+    A file of which nothing was asked yet has none, only an entry in a listing. What only
+    directories have is in `DirectoryNode`, and None here.
     """
 
     __slots__ = (
@@ -64,6 +63,7 @@ class Node:
     )
 
     children: dict[bytes, Node] | None = None
+    told = 0
     listing: Listing | None = None
     missing: dict[bytes, int] | None = None
     _path = b""
@@ -116,17 +116,20 @@ class Node:
 
 
 class DirectoryNode(Node):
-    """The node of a directory. `missing` has names that it does not have, and until when that is
-    believed (monotonic ns); `_path` holds while no directory has moved since `_path_age`.
+    """The node of a directory. `told` counts the entries of its listing on which the kernel above
+    has lookups, and which have no nodes (`children`) yet. `missing` has names that it does not
+    have, and until when that is believed (monotonic ns); `_path` holds while no directory has moved
+    since `_path_age`.
     """
 
-    __slots__ = ("_path", "_path_age", "children", "listing", "missing")
+    __slots__ = ("_path", "_path_age", "children", "listing", "missing", "told")
 
     def __init__(
         self, cookie: Cookie, parent: DirectoryNode | None, name: bytes, va: Vattr
     ) -> None:
         super().__init__(cookie, parent, name, va)
         self.children = {}
+        self.told = 0
         self.listing = None
         self.missing = None
         self._path = b""
@@ -145,8 +148,16 @@ class NodeTable:
     Nothing here waits, so each method is atomic for the tasks that use it.
     """
 
-    def __init__(self, root_path: bytes, root_va: Vattr, listings: Listings) -> None:
+    def __init__(
+        self,
+        root_path: bytes,
+        root_va: Vattr,
+        listings: Listings,
+        node_of: Callable[[Entry], Node],
+    ) -> None:
+        """`node_of` makes the node of an entry, with what the listing knows and no lookups."""
         self.listings = listings
+        self._node_of = node_of
         self._root_path = root_path
         self._cookie = FIRST_COOKIE
         self._displaced: set[int] = set()
@@ -159,20 +170,56 @@ class NodeTable:
         """Counts our changes to anything; see `Node.changed_at`."""
         self.root = DirectoryNode(Cookie(1), None, b"", root_va)
         self.nodes: dict[int, Node] = {1: self.root}
+        self.told: dict[int, Entry] = {}
+        """The entries on which the kernel above has lookups, by cookie: their file ids."""
 
     # Names.
 
     def node(self, cookie: int) -> Node:
         """Return the node of a cookie. Errors: ESTALE for one that was never given or is dead."""
-        try:
-            return self.nodes[cookie]
-        except KeyError:
-            raise VfsError(errno.ESTALE, f"no node has the cookie {cookie}") from None
+        node = self.nodes.get(cookie)
+        if node is None:
+            entry = self.told.get(cookie)
+            if entry is None:
+                raise VfsError(errno.ESTALE, f"no node has the cookie {cookie}")
+            node = self.promote(entry)
+        return node
+
+    def child(self, directory: DirectoryNode, name: bytes) -> Node | None:
+        """Return the node of a name in a directory, None when the kernel above knows none."""
+        assert directory.children is not None
+        node = directory.children.get(name)
+        if node is None and directory.told and directory.listing is not None:
+            entry = directory.listing.entries.get(name)
+            if entry is not None and entry.nlookup:
+                return self.promote(entry)
+        return node
+
+    def promote(self, entry: Entry) -> Node:
+        """Return the node of an entry that the kernel above was told: it is made now."""
+        directory = entry.directory
+        nlookup, entry.nlookup = entry.nlookup, 0
+        del self.told[entry.fileid]
+        directory.told -= 1
+        node = self._node_of(entry)
+        node.nlookup = nlookup
+        return node
+
+    def tell(self, entry: Entry) -> bool:
+        """Count a lookup on an entry that has no node; return False where it needs one: there is
+        another with its number."""
+        if not entry.nlookup:
+            if entry.fileid in self.nodes or entry.fileid in self.told:
+                return False
+            self.told[entry.fileid] = entry
+            entry.directory.told += 1
+        entry.nlookup += 1
+        return True
 
     def directory(self, cookie: int) -> DirectoryNode:
         """Return the directory of a cookie. Errors: ESTALE; ENOTDIR; ENOENT when it is removed."""
         node = self.nodes.get(cookie)
-        if node is None:
+        if node is None and cookie not in self.told:
             raise VfsError(errno.ESTALE, f"no node has the cookie {cookie}")
         if not isinstance(node, DirectoryNode):
             raise VfsError(errno.ENOTDIR)
@@ -225,22 +272,30 @@ class NodeTable:
         """Return the file id for what is seen as `name` in `directory` for the first time.
 
         The same at the next mount, for it is made of the path alone: 60 bits of a hash of the
-        directory's file id and the name. A node keeps its id when it moves; while it lives, what
-        comes after it under its old name gets the next number of a series. By chance two of
-        1,000,000 names have the same id once in two million mounts; the host's end tells them
-        apart all the same.
+        directory's file id and the name. (Two digits of Python's integers: with a third one each
+        id takes 16 octets more.) A node keeps its id when it moves; while it lives, what comes
+        after it under its old name gets the next number of a series. Where two names have the
+        same id by chance the host's end tells them apart all the same.
         """
-        place = directory.fileid.to_bytes(8, "little") + name
+        (fileid,) = name_numbers(directory.fileid, (name,))
         serial = 0
-        while True:
-            digest = _HASH.copy()
-            digest.update(place)
-            # Two digits of Python's integers: with a third one each id takes 16 octets more.
-            fileid = int.from_bytes(digest.digest(), "little") >> 4
-            if fileid > ROOT_FILEID and fileid not in self._displaced:
-                return fileid
+        while fileid <= ROOT_FILEID or fileid in self._displaced:
             serial += 1
-            place = b"%b/%b/%d" % (place[:8], name, serial)
+            (fileid,) = name_numbers(directory.fileid, (b"%b/%d" % (name, serial),))
+        return fileid
+
+    def fileids_of(self, directory: DirectoryNode, names: Sequence[bytes]) -> Sequence[int]:
+        """Return the file ids of names that a listing of a directory has brought: of those that
+        have nodes theirs, of others as `fileid_at` does."""
+        fileids = name_numbers(directory.fileid, names)
+        children, displaced = directory.children, self._displaced
+        if children or not displaced.isdisjoint(fileids) or min(fileids, default=2) < 2:
+            nodes = [(children or {}).get(name) for name in names]
+            fileids = [
+                self.fileid_at(directory, name) if node is None else node.fileid
+                for node, name in zip(nodes, names, strict=True)
+            ]
+        return fileids
 
     def is_displaced(self, fileid: int) -> bool:
         """Tell whether an id belongs to a living node that has left its first name."""
@@ -252,7 +307,7 @@ class NodeTable:
         # The number that the name gives is a good cookie: one integer less for each file, and the
         # host's end finds the node by either. By chance it may be a living node's already.
         cookie = va.fileid
-        if cookie in self.nodes:
+        if cookie in self.nodes or cookie in self.told:
             self._cookie += 1
             cookie = self._cookie
         kind = DirectoryNode if va.vtype == Vtype.VDIR else Node
@@ -285,10 +340,11 @@ class NodeTable:
 
         A node without a name left is gone: only open SFTP handles reach it.
         """
-        assert directory.children is not None
-        node = directory.children.pop(name, None)
+        node = self.child(directory, name)
         if node is None:
             return None
+        assert directory.children is not None
+        del directory.children[name]
         self.moves += node.children is not None
         if node.parent is directory and node.name == name:
             self._displaced.add(node.fileid)
@@ -340,16 +396,26 @@ class NodeTable:
         self.changed(node)
         self._let_go(source)
 
-    def forget(self, node: Node, nlookup: int) -> bool:
-        """Take back lookups; return whether the node's cookie is dead now."""
+    def forget(self, cookie: int, nlookup: int) -> None:
+        """Take back lookups; with the last one the cookie is dead. None for one that is dead."""
+        entry = self.told.get(cookie)
+        if entry is not None:
+            entry.nlookup -= nlookup
+            if entry.nlookup <= 0:
+                entry.nlookup = 0
+                del self.told[cookie]
+                entry.directory.told -= 1
+                self._let_go(entry.directory)
+            return
+        node = self.nodes.get(cookie)
+        if node is None:
+            return
         node.nlookup -= nlookup
         if node.nlookup > 0 or node is self.root:
             node.nlookup = max(0, node.nlookup)
-            return False
-        if node.children:
-            return False  # its children's paths need it; it goes with the last of them
-        self._free(node)
-        return True
+        elif not node.children and not node.told:
+            self._free(node)
+        # Else its children's paths need it; it goes with the last of them.
 
     def _free(self, node: Node) -> None:
         parent = node.parent
@@ -383,5 +449,6 @@ class NodeTable:
 
     def _let_go(self, directory: DirectoryNode) -> None:
         """Free a directory that stayed for its children only, when the last has gone."""
-        if directory.nlookup == 0 and not directory.children and directory is not self.root:
-            self._free(directory)
+        if directory.nlookup or directory.children or directory.told or directory is self.root:
+            return
+        self._free(directory)

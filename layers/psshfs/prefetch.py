@@ -308,20 +308,21 @@ class Prefetch:
 
     def _ask(self, directory: DirectoryNode, entry: Entry, cursor: Cursor) -> bool:
         """Ask for a file, if it is one to be read ahead; return False when there is no room."""
-        va, name = entry.va, entry.name
+        size, name = entry.size, entry.name
         key = (directory.cookie, name)
-        if va is None or va.size is None or va.size > self._size_max:
+        if size is None or size > self._size_max:
             return True
         if key in self._files or (self._gate.busy and self._gate.is_closed(directory, name)):
             return True
         node = (directory.children or {}).get(name)
         if node is not None and node.file is not None:
             return True
-        if self.octets + va.size > self._total_max:
+        if self.octets + size > self._total_max:
             return False
         known = None if node is None else node.known_data
-        is_check = known is not None and known[:2] == (va.size, va.mtime)
-        size = 0 if is_check else va.size
+        is_check = known is not None and known[:2] == (size, entry.mtime)
+        if is_check:
+            size = 0
         try:
             path = self.table.path_of(directory, name)
         except VfsError:

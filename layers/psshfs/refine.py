@@ -16,7 +16,7 @@ from ...native import sftp
 from ...native.errors import VfsError
 from ...native.records import Statvfs
 from .connection import Connection
-from .directory import fetch_names
+from .directory import Batches, fetch_names
 from .errmap import StatusError
 from .session import Session
 from .slot import ATTRS, STATVFS
@@ -120,10 +120,10 @@ class Refiner:
     async def has_entries(self, path: bytes) -> bool:
         """Tell whether the directory at `path` has entries but "." and ".."; False if unknown."""
         try:
-            names = await fetch_names(self._connection, path, 1)
+            await fetch_names(self._connection, path, 1, found := Batches())
         except StatusError:
             return False
-        return any(name.name not in (b".", b"..") for name in names)
+        return any(listed.names or listed.dropped for listed in found.listed)
 
     async def renamed(
         self,

@@ -251,9 +251,7 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
 
     def reclaim(self, opc: Cookie, nlookup: int) -> None:
         """Take back lookups; with the last one the node goes, and its handles are closed."""
-        node = self.table.nodes.get(opc)
-        if node is not None:
-            self.table.forget(node, nlookup)
+        self.table.forget(opc, nlookup)
 
     async def print(self, opc: Cookie) -> bytes:
         """Return type, path and state of a node."""
@@ -273,7 +271,7 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
         """Return counters and sizes."""
         files = [node.file for node in self.table.nodes.values() if node.file is not None]
         return PsshfsStatistics(
-            len(self.table.nodes),
+            len(self.table.nodes) + len(self.table.told),
             sum(file.is_open for file in files),
             self.readahead.octets,
             sum(file.writes.octets for file in files),

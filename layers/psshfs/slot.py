@@ -52,6 +52,7 @@ DATA: Final[Answer[memoryview | bytes | None]] = Answer(sftp.FXP_DATA, sftp.deco
 NAMES: Final[Answer[list[sftp.Name] | None]] = Answer(sftp.FXP_NAME, sftp.decode_name, eof=True)
 WIRE_HANDLE: Final[Answer[bytes]] = Answer(sftp.FXP_HANDLE, sftp.decode_handle)
 """As HANDLE, and nobody keeps account of it."""
+LISTED: Final[Answer[sftp.Listed | None]] = Answer(sftp.FXP_NAME, sftp.decode_listing, eof=True)
 ONE_NAME: Final[Answer[bytes]] = Answer(sftp.FXP_NAME, _one_name)
 ATTRS: Final[Answer[sftp.Attrs]] = Answer(sftp.FXP_ATTRS, sftp.decode_attrs)
 STATVFS: Final[Answer[Statvfs]] = Answer(sftp.FXP_EXTENDED_REPLY, sftp.decode_statvfs)

@@ -16,12 +16,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from ...native import sftp
+from ...native.constants import Vtype
 from ...native.errors import VfsError
+from ...native.packed import pack, vtype
 from ...native.records import Buffer, Cookie, Cred
+from .attributes import vtype_of
 from .connection import Connection
+from .directory import Batches, Sink
 from .errmap import StatusError
 from .looking import LookOperations
 from .node import DirectoryNode
@@ -76,27 +80,31 @@ class SymlinkOperations(LookOperations):
             raise VfsError(errno.EPERM, "a link out of the mounted tree")
         return b"../" * depth + inside or b"."
 
-    async def _fetch_names(self, path: bytes) -> list[sftp.Name]:
+    async def _fetch_names(self, path: bytes, sink: Sink) -> None:
         """Follow the links in a listing, where that was asked for: all at once, one round trip.
         Those that lead nowhere stay links."""
-        names = await super()._fetch_names(path)
         if self.options.symlinks is not Symlinks.FOLLOW:
-            return names
-        asked: list[tuple[int, Slot[sftp.Attrs]]] = []
-        for number, name in enumerate(names):
-            mode = name.attrs.mode
-            if mode is None or mode & _TYPE == _LINK:
-                if self.connection.is_congested:
-                    await self.connection.room()
-                whole = path.rstrip(b"/") + b"/" + name.name
-                asked.append((number, self.connection.submit(ATTRS, sftp.stat, whole)))
-        for number, slot in asked:
+            await super()._fetch_names(path, sink)
+            return
+        found = Batches()
+        await super()._fetch_names(path, found)
+        asked: list[tuple[list[bytes | None], int, Slot[sftp.Attrs]]] = []
+        for listed in found.listed:
+            for number, packed in enumerate(listed.packed):
+                if packed is None or vtype(packed) == Vtype.VLNK:
+                    if self.connection.is_congested:
+                        await self.connection.room()
+                    whole = path.rstrip(b"/") + b"/" + listed.names[number]
+                    slot = self.connection.submit(ATTRS, sftp.stat, whole)
+                    asked.append((listed.packed, number, slot))
+        for column, number, slot in asked:
             try:
                 attrs = await slot
             except StatusError:
                 continue
-            names[number] = names[number]._replace(attrs=attrs, longname=b"")
-        return names
+            column[number] = None if vtype_of(attrs) is None else pack(attrs, 1)
+        for listed in found.listed:
+            sink.take(listed)
 
 
 def _follow(connection: Connection) -> None:
@@ -110,10 +118,6 @@ def _follow(connection: Connection) -> None:
 
     # On this object alone: nobody else should pay for the question.
     setattr(connection, "submit_slot", following)  # noqa: B010 - mypy wants no assignment
-
-
-_TYPE: Final = 0o170000
-_LINK: Final = 0o120000
 
 
 def _depth(directory: DirectoryNode) -> int:

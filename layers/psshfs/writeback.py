@@ -213,5 +213,5 @@ class WriteBack:
             _log.error("%r was not saved: %s", node.name, error)
             self._error = self._error or error
         self._release(node, file)
-        self._server.table.forget(node, 1)
+        self._server.table.forget(node.cookie, 1)
         self._parked.unpark_all()

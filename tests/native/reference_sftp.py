@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from syspuffs.native.errors import LocalProtocolError, RemoteProtocolError
 from syspuffs.native.records import Buffer, Statvfs
-from syspuffs.native.sftp import NO_ATTRS, Attrs, Limits, Name
+from syspuffs.native.sftp import NO_ATTRS, Attrs, Limits, Listed, Name
 
 REQUEST_MAX = 34000
 
@@ -355,6 +355,93 @@ def decode_data(body: Buffer) -> memoryview:
 def decode_name(body: Buffer) -> list[Name]:
     r = Reader(body)
     return [Name(r.octets(), r.octets(), r.attrs()) for _ in range(r.u32())]
+
+
+def decode_listing(body: Buffer) -> Listed:
+    entries = decode_name(body)
+    own = [entry for entry in entries if entry.name == b"."]
+    names = [entry for entry in entries if entry.name not in (b".", b"..")]
+    good = [entry for entry in names if _is_name(entry.name)]
+    return Listed(
+        [entry.name for entry in good],
+        [_packed(entry) if _kind(entry) else None for entry in good],
+        _packed(own[-1]) if own else None,
+        len(names) - len(good),
+    )
+
+
+def _is_name(name: bytes) -> bool:
+    return 0 < len(name) < 256 and b"/" not in name and b"\0" not in name
+
+
+FORMATS = {8: (1, b"-"), 4: (2, b"d"), 6: (3, b"b"), 2: (4, b"c"), 10: (5, b"l"), 12: (6, b"s")} | {
+    1: (7, b"p")
+}
+"""Type bits of a mode -> type of a vnode, and the letter of `ls -l`."""
+
+
+def _kind(entry: Name) -> int:
+    """The type bits of the mode, by the mode or by the text; 0 where neither tells."""
+    kind = (entry.attrs.mode or 0) >> 12 & 15
+    if kind:
+        return kind
+    shown = {letter: kind for kind, (_, letter) in FORMATS.items()}
+    return shown.get(entry.longname[:1], 0) if entry.longname[1:2] in (b"r", b"-") else 0
+
+
+def _packed(entry: Name) -> bytes:
+    kind, attrs = _kind(entry), entry.attrs
+    vtype = FORMATS.get(kind, (1, b""))[0] if kind else 0
+    mode = attrs.mode
+    if mode is None:
+        mode = 0o700 if vtype == 2 else 0o600
+    mode = mode & 0o7777 | kind << 12
+    words = entry.longname.split(None, 2)
+    is_count = len(words) == 3 and words[1].isdigit() and len(words[1]) < 10
+    links = (int(words[1]) or 1) if is_count else 1
+    owner = (65534, 65534) if attrs.uid is None else (attrs.uid, attrs.gid)
+    times = (attrs.atime or 0, attrs.mtime or 0)
+    what = vtype | (16 if attrs.uid is None else 0)
+    return struct.pack("<Q5IHB", attrs.size or 0, *owner, *times, links, mode, what)
+
+
+def name_number(directory: int, name: bytes) -> int:
+    """60 bits of SipHash-2-4 with the key (directory, 0)."""
+    mask = 2**64 - 1
+    state = [
+        directory ^ 0x736F6D6570736575,
+        0x646F72616E646F6D,
+        directory ^ 0x6C7967656E657261,
+        0x7465646279746573,
+    ]
+
+    def rotated(x: int, by: int) -> int:
+        return (x << by | x >> 64 - by) & mask
+
+    def turn(times: int) -> None:
+        a, b, c, d = state
+        for _ in range(times):
+            a = a + b & mask
+            b = rotated(b, 13) ^ a
+            a = rotated(a, 32)
+            c = c + d & mask
+            d = rotated(d, 16) ^ c
+            a = a + d & mask
+            d = rotated(d, 21) ^ a
+            c = c + b & mask
+            b = rotated(b, 17) ^ c
+            c = rotated(c, 32)
+        state[:] = a, b, c, d
+
+    padded = name + bytes(7 - len(name) % 8) + bytes([len(name) % 256])
+    for at in range(0, len(padded), 8):
+        word = int.from_bytes(padded[at : at + 8], "little")
+        state[3] ^= word
+        turn(2)
+        state[0] ^= word
+    state[2] ^= 0xFF
+    turn(4)
+    return (state[0] ^ state[1] ^ state[2] ^ state[3]) >> 4
 
 
 def decode_attrs(body: Buffer) -> Attrs:

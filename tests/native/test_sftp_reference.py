@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from syspuffs.native import sftp
 from syspuffs.native.errors import ProtocolError
+from syspuffs.native.packed import mtime, pack, size, unpack, vtype
+from syspuffs.native.sftp_listing import name_numbers
 
 from . import reference_sftp as reference
 from .strategies import attrs, number, octets, positive, u32
@@ -133,12 +135,29 @@ def joined(*parts: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
     return st.tuples(*parts).map(b"".join)
 
 
+entry_names = st.one_of(
+    st.sampled_from([b"", b".", b"..", b"...", b"a/b", b"a\0b", b"n" * 255, b"n" * 256]),
+    st.binary(max_size=12),
+)
+longnames = st.one_of(
+    st.sampled_from(
+        [
+            *(b"-rw-r--r-- 3 u g 5 Jan 1 1970 n", b"drwx 0 r", b"l-  9 n", b"srwx 999999999\tx"),
+            *(b"prw- 1234567890 x", b"- 2 x", b"crw- 2 ", b" brw- 2", b"br 12 \x0b", b"xr 1a n"),
+        ]
+    ),
+    st.binary(max_size=12),
+    st.text("-dbclspr 0129\t\n", max_size=12).map(str.encode),
+)
+listed = joined(entry_names.map(string), longnames.map(string), attributes())
+
 REPLIES: dict[str, st.SearchStrategy[bytes]] = {
     "version": joined(u32.map(be32), st.lists(joined(strings, strings), max_size=4).map(b"".join)),
     "status": joined(u32.map(be32), st.one_of(st.just(b""), strings), tail),
     "handle": joined(octets(0, 256).map(string), tail),
     "data": joined(st.binary(max_size=60).map(string), tail),
     "name": joined(st.lists(joined(strings, strings, attributes()), max_size=6).map(counted), tail),
+    "listing": joined(st.lists(listed, max_size=6).map(counted), tail),
     "attrs": joined(attributes(), tail),
     "statvfs": joined(*[words] * 11, tail),
     "limits": joined(*[words] * 4, tail),
@@ -175,3 +194,38 @@ def test_scan(packets: list[bytes], data: st.DataObject) -> None:
     expected = outcome(reference.scan, stream, start, end, 18)
     assert outcome(sftp.scan, stream, start, end, 18) == expected
     assert outcome(sftp.scan, bytearray(stream), start, end, 18) == expected
+
+
+@many
+@given(st.integers(0, 2**63 - 1), st.lists(octets(0, 40), max_size=5))
+def test_numbers_of_names(directory: int, names: list[bytes]) -> None:
+    expected = [reference.name_number(directory, name) for name in names]
+    assert list(name_numbers(directory, names)) == expected
+    assert all(number < 2**60 for number in expected)
+
+
+def test_more_names_than_the_table_holds() -> None:
+    names = [b"%d" % serial for serial in range(9000)]
+    assert list(name_numbers(5, names)) == [reference.name_number(5, name) for name in names]
+    body = counted([string(name) + string(b"") + be32(0) for name in names])
+    assert sftp.decode_listing(body) == reference.decode_listing(body)
+    assert sftp.decode_listing(body).names == names
+
+
+@many
+@given(attributes(), st.integers(1, 2**32 - 1))
+def test_packed_attributes(body: bytes, nlink: int) -> None:
+    """What is packed here from the answer to a question is what C packs from a listing."""
+    try:
+        attrs = sftp.decode_attrs(body)
+    except ProtocolError:
+        return
+    if attrs.mode is None or not attrs.mode & 0o170000:
+        return
+    longname = b"-rw- %d n" % (nlink % 10**9)
+    (packed,) = sftp.decode_listing(counted([string(b"n") + string(longname) + body])).packed
+    assert pack(attrs, nlink % 10**9 or 1) == packed
+    va = unpack(packed, 7)
+    assert (va.fileid, va.size, va.nlink) == (7, attrs.size or 0, nlink % 10**9 or 1)
+    assert va.mode == attrs.mode & 0o7777
+    assert (size(packed), vtype(packed), mtime(packed)) == (va.size, va.vtype, va.mtime)

@@ -32,8 +32,8 @@ ROOT: Final = HERE.parents[3]
 NATIVE: Final = ROOT / "native"
 CODEC: Final = "syspuffs.native._codec"
 SOURCES: Final = (
-    *("frame_ops.c", "frame_decode.c", "frame_encode.c", "sftp.c", "sftp_server.c"),
-    *("fuse.c", "fuse_device.c"),
+    *("frame_ops.c", "frame_decode.c", "frame_encode.c", "sftp.c", "sftp_listing.c"),
+    *("sftp_server.c", "fuse.c", "fuse_device.c"),
 )
 FLAGS: Final = (
     *("-g", "-O1", "-std=c11", "-shared", "-fPIC", "-fno-omit-frame-pointer"),

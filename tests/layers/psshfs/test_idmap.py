@@ -12,11 +12,11 @@ import pytest
 from syspuffs.gateway.status import CommandError
 from syspuffs.gateway.words.idfiles import group_ids, user_ids
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions
-from syspuffs.layers.psshfs.idmap import NOBODY
 from syspuffs.layers.psshfs.options import Idmap
 from syspuffs.native import sftp
 from syspuffs.native.constants import READDIR_PLUS
 from syspuffs.native.errors import VfsError
+from syspuffs.native.packed import NOBODY
 from syspuffs.native.records import Vattr
 
 from .harness import CRED, VERSION, look, mounted, packet, root_of, scripted, status, string

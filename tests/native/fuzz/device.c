@@ -63,6 +63,16 @@ encode(const uint8_t *data, size_t len)
 		memcpy(&said, out, sizeof said);
 		CHECK(said == size);
 	}
+	if (n >= 4) {
+		size_t files = (n - 4) / 3, cap = (size_t)data[2] * 16, rest = len - 4 - slots;
+
+		if (rest >= files * PACKED_LEN) {
+			size = fuse_encode_page(out, cap, tab, files, base, files * PACKED_LEN,
+			    base + files * PACKED_LEN, rest - files * PACKED_LEN);
+			CHECK(size <= (int64_t)cap && (size < 0 || size % 8 == 0));
+			CHECK(size < 0 || (tab[0] >= 0 && (uint64_t)tab[0] <= files));
+		}
+	}
 	free(tab);
 	free(base);
 	free(out);

@@ -28,6 +28,7 @@ C_FILES = (
     "frame_decode.c",
     "frame_encode.c",
     "sftp.c",
+    "sftp_listing.c",
     "sftp_server.c",
     "fuse.c",
     "fuse_device.c",

@@ -32,6 +32,31 @@ again(const int64_t *attrs, const uint8_t *body, size_t len)
 }
 
 static void
+listing(const uint8_t *body, size_t len, int64_t *v, size_t cap)
+{
+	size_t room = cap / 2 * PACKED_LEN, i;
+	uint8_t *packed = exactly(room);
+	int64_t n = sftp_decode_listing(body, len, v, cap, packed, room), *names = v + 4;
+
+	CHECK(n <= (int64_t)cap);
+	if (n >= 0) {
+		CHECK(v[0] >= 0 && v[0] + v[2] <= v[1] && n == 4 + 2 * v[1]);
+		for (i = 0; i < (size_t)v[0]; i++) {
+			int64_t start = names[i], end = names[(size_t)v[1] + i];
+
+			CHECK(start >= 4 && start < end && end - start <= 255 && (uint64_t)end <= len);
+			CHECK(memchr(body + start, '/', (size_t)(end - start)) == NULL);
+			CHECK((packed[i * PACKED_LEN + PACKED_LEN - 1] & 15) <= 7);
+		}
+	}
+	free(packed);
+	if (cap != 0) {
+		v[0] = (int64_t)len;
+		CHECK(sftp_name_numbers(7, body, len, v, 1) == 1 && v[0] >= 0 && v[0] < 1ll << 60);
+	}
+}
+
+static void
 decode(const uint8_t *body, size_t len, size_t cap)
 {
 	int64_t *v = exactly(cap * sizeof *v), n, count, i;
@@ -65,6 +90,7 @@ decode(const uint8_t *body, size_t len, size_t cap)
 			CHECK((row[10 * count] & v[1]) == v[1] && (row[10 * count] & ~v[2]) == 0);
 		}
 	}
+	listing(body, len, v, cap);
 	n = sftp_decode_u64s(body, len, words, 11);
 	CHECK(n == (len >= 88 ? 11 : CODEC_SHORT));
 	free(v);
