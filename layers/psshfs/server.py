@@ -332,6 +332,5 @@ async def mount_psshfs(
                     patience=options.patience,
                 )
                 nursery.start_soon(link.run)
-            # Whatever is done with the mount begins here, and often at once.
-            server.walk.missed(server.table.root)
+            server.walk.begun(server.table.root)
             yield server

@@ -113,6 +113,11 @@ class Walk:
         node = (parent.children or {}).get(scan.entries[place + 1].name)
         return node if isinstance(node, DirectoryNode) else None
 
+    def begun(self, root: DirectoryNode) -> None:
+        """Note the mount: what is done with it begins with a name of the root, often at once."""
+        if self._enough(root) == 1:
+            self.missed(root)
+
     def missed(self, directory: DirectoryNode) -> None:
         """Note that the server is asked for one name of a directory."""
         if not self._is_on or directory in self._loading:
