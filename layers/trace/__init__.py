@@ -20,7 +20,7 @@ as well, as long as frames are not sent to another process.
 
 Cost: 1 to 1.5 us an operation and 75 octets in the file, data not kept. Digests and full data cost
 a write one copy of its data (60 us for 1 MiB), a read nothing when they are long; a thread does the
-rest (0.5 ms for check sum and write of 1 MiB, 0.8 ms for its digest). What waits for it is limited:
+rest (0.2 to 0.4 ms for the write of 1 MiB, 0.8 ms for its digest). What waits for it is limited:
 where it cannot keep up, because of the disk or for want of a processor, operations wait for it, and
 nothing is lost. A process that is killed takes with it what waits: what is younger than DELAY, and
 what the thread had not come to.

@@ -1,7 +1,9 @@
 """The file format: chunks, and what is in them. Octets only; no file is touched here.
 
-    chunk   "PTRC", version u8, kind u8, 0 u16, length of the body u32, its CRC-32 u32, writer u64
-            (little-endian), body
+    chunk   "PTRC", version u8, kind u8, number of long data u16, length of the body u32,
+            CRC-32 u32, writer u64 (little-endian), body
+    body    MessagePack; in version 2 a table behind it: for each long data where they begin and
+            their length, u32 both. The check sum is that of the body without long data
     LAYER   one map: who writes, what is below, clocks (`LayerInfo`); the first chunk of a writer
     RECORDS one array of records, in the order in which the operations ended
     record  [operation, id, parent, start, duration, outcome, arguments, result]
@@ -29,9 +31,12 @@ from ...native.records import Buffer, Cookie
 from ..operations import BY_NAME, OPERATIONS
 from ..outcomes import Data, digest
 
-VERSION: Final = 1
+_VERSION: Final = 1
+_VERSION_LONG: Final = 2
+"""What chunks with long data say; others are as they were before there was that."""
 _MAGIC: Final = b"PTRC"
 _HEAD: Final = struct.Struct("<4sBBHIIQ")
+_PLACE: Final = struct.Struct("<II")
 LAYER: Final = 1
 RECORDS: Final = 2
 BODY_MAX: Final = 16 * 1024 * 1024
@@ -132,7 +137,7 @@ def encode_around(record: tuple[Any, ...], data: Buffer) -> list[Part]:
 def encode_layer(writer: int, info: LayerInfo) -> bytes:
     """Return the first chunk of a writer."""
     body = encode(info)
-    return _head(LAYER, writer, len(body), zlib.crc32(body)) + body
+    return _head(LAYER, writer, 0, len(body), zlib.crc32(body)) + body
 
 
 def encode_records(
@@ -140,25 +145,31 @@ def encode_records(
 ) -> list[Buffer]:
     """Return a chunk of so many records as pieces, to be written behind each other.
 
-    Of held data there is the digest, or they are pieces as they are.
+    Of held data there is the digest, or they are pieces as they are. For these no check sum is
+    made, which would take as long as half of their way to the file: they are as safe as any file.
     """
     pieces: list[Buffer] = [b""]
     run = [_array_head(records)]
+    places = []
+    size = crc = 0
     for part in parts:
         if isinstance(part, bytes):
             run.append(part)
         elif as_digest:
             run.append(encode((len(part.data), digest(part.data))))
         else:
-            run.append(_data_head(len(part.data)))
-            pieces += (b"".join(run), part.data)
+            length = len(part.data)
+            run.append(_data_head(length))
+            text = b"".join(run)
+            pieces += (text, part.data)
+            crc = zlib.crc32(text, crc)
+            size += len(text)
+            places.append(_PLACE.pack(size, length))
+            size += length
             run = []
-    pieces.append(b"".join(run))
-    size = crc = 0
-    for piece in pieces:
-        size += len(piece)
-        crc = zlib.crc32(piece, crc)
-    pieces[0] = _head(RECORDS, writer, size, crc)
+    text = b"".join((*run, *places))
+    pieces.append(text)
+    pieces[0] = _head(RECORDS, writer, len(places), size + len(text), zlib.crc32(text, crc))
     return pieces
 
 
@@ -170,8 +181,9 @@ def _data_head(length: int) -> bytes:
     return b"\xc6" + length.to_bytes(4, "big")
 
 
-def _head(kind: int, writer: int, size: int, crc: int) -> bytes:
-    return _HEAD.pack(_MAGIC, VERSION, kind, 0, size, crc, writer)
+def _head(kind: int, writer: int, long: int, size: int, crc: int) -> bytes:
+    version = _VERSION_LONG if long else _VERSION
+    return _HEAD.pack(_MAGIC, version, kind, long, size, crc, writer)
 
 
 def take_chunks(buffer: bytearray) -> Iterator[Chunk]:
@@ -182,23 +194,36 @@ def take_chunks(buffer: bytearray) -> Iterator[Chunk]:
     at = 0
     try:
         while len(buffer) - at >= _HEAD.size:
-            magic, version, kind, _, size, crc, writer = _HEAD.unpack_from(buffer, at)
+            magic, version, kind, long, size, crc, writer = _HEAD.unpack_from(buffer, at)
             if magic != _MAGIC:
                 raise TraceError("this is no trace, or it is damaged here")
-            if version != VERSION:
-                raise TraceError(f"the trace is of version {version}, we know {VERSION}")
+            if version not in (_VERSION, _VERSION_LONG):
+                text = f"the trace is of version {version}, we know up to {_VERSION_LONG}"
+                raise TraceError(text)
             if size > BODY_MAX:
                 raise TraceError(f"a chunk of {size} octets: the trace is damaged here")
             end = at + _HEAD.size + size
             if end > len(buffer):
                 return
-            body = bytes(memoryview(buffer)[at + _HEAD.size : end])
-            if zlib.crc32(body) != crc:
+            body = memoryview(bytes(memoryview(buffer)[at + _HEAD.size : end]))
+            places = long * _PLACE.size if version == _VERSION_LONG else 0
+            if places > size or _check_sum(body, size - places) != crc:
                 raise TraceError("a chunk is damaged: its check sum is wrong")
             at = end
-            yield Chunk(kind, writer, memoryview(body))
+            yield Chunk(kind, writer, body[: size - places])
     finally:
         del buffer[:at]
+
+
+def _check_sum(body: memoryview, end: int) -> int:
+    """Return the check sum of a body with a table at `end`, -1 when that makes no sense."""
+    at = crc = 0
+    for start, length in _PLACE.iter_unpack(body[end:]):
+        if not at <= start <= start + length <= end:
+            return -1
+        crc = zlib.crc32(body[at:start], crc)
+        at = start + length
+    return zlib.crc32(body[at:], crc)
 
 
 def decode_layer(body: memoryview) -> LayerInfo:

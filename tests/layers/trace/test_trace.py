@@ -299,6 +299,41 @@ async def test_damage_is_noticed(tmp_path: Path) -> None:
         assert found in ([], whole)  # a longer length: not whole yet; reserved bits: no harm
 
 
+async def test_damage_beside_long_data(tmp_path: Path) -> None:
+    """All is checked but the long data themselves, whatever is said of where they are."""
+    file = tmp_path / "t"
+    data = bytes(200_000)
+    async with tree() as below, traced(below, file, DataKept.FULL) as server:
+        await work(server)
+        made = await server.create(
+            server.kargs.root.cookie, lookup_cn(b"g", CRED, NameiOp.CREATE), FILE
+        )
+        await server.write(made.cookie, 0, data, 0, CRED)
+        await server.read(made.cookie, 0, len(data), 0, CRED)
+    octets = file.read_bytes()
+    whole = read(octets)
+    assert [event.octets for event in whole].count(len(data)) == 2
+    first = octets.index(data)
+    second = octets.index(data, first + len(data))
+    around = [*range(first), *range(first + len(data), second)]
+    around += range(second + len(data), len(octets))
+    rng = random.Random(8)
+    for _ in range(300):
+        damaged = bytearray(octets)
+        for place in rng.sample(around, rng.choice((1, 1, 4))):
+            damaged[place] ^= 1 << rng.randrange(8)
+        try:
+            found = read(bytes(damaged))
+        except TraceError:
+            continue
+        assert found == []  # a longer length: not whole yet
+    damaged = bytearray(octets)
+    damaged[first + 5] = 1
+    found = read(bytes(damaged))
+    assert len(found) == len(whole)
+    assert sum(one != other for one, other in zip(found, whole, strict=True)) == 1
+
+
 async def test_records_that_make_no_sense(tmp_path: Path) -> None:
     """With right check sums: the values themselves are looked at."""
     from syspuffs.layers.trace.format import encode, encode_records, take_chunks
