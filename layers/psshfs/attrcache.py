@@ -32,6 +32,7 @@ from .flusher import Flusher
 from .gate import Gate
 from .node import CHECKED_NEVER, DirectoryNode, Node, NodeTable
 from .openfile import OpenFile
+from .opening import OpenDirectories
 from .options import PsshfsOptions
 from .pace import Pace
 from .prefetch import WINDOW_MAX, Prefetch
@@ -39,6 +40,7 @@ from .readahead import AGE_MIN, ReadAhead
 from .refine import Refiner
 from .session import Session
 from .slot import ATTRS, HANDLE
+from .space import Space
 from .walking import Walk
 from .writeback import FILES_MAX, WriteBack
 
@@ -101,8 +103,16 @@ class AttrCache(FileServer):
         )
 
         is_on = options.prefetch > 0 and self.timeouts.directory > 0
+        self.opening = OpenDirectories(connection, self.table, nursery, is_on=is_on, clock=clock)
+        self.space = Space(connection, self.table, clock)
         self.walk = Walk(
-            self.load, nursery, is_on=is_on, round_trip=connection.round_trip, clock=clock
+            self.load,
+            self.learn_entry,
+            self.table,
+            nursery,
+            is_on=is_on,
+            round_trip=connection.round_trip,
+            clock=clock,
         )
         handles = session.max_handles
         self.prefetch = Prefetch(
@@ -497,6 +507,7 @@ class AttrCache(FileServer):
                 await self.flusher.flush_name(top.cookie, name)
             top = child
         self.prefetch.drop()
+        self.opening.drop()
         flushes: list[tuple[FlushOp, Cookie]] = []
         for node in [top] if top.vtype != Vtype.VDIR else list(table.nodes.values()):
             if top is table.root or table.is_ancestor(top, node):

@@ -31,6 +31,9 @@ DOT_OFFSET: Final = 1
 DOTDOT_OFFSET: Final = 2
 DEPTH_MAX: Final = 8
 """READDIRs in flight for one directory. OpenSSH answers with 100 names each."""
+FAR_DEPTH: Final = 4
+"""READDIRs at the beginning where the server is far: the last one, which meets the end, is not to
+wait for those before it."""
 IDLE: Final = 60 * 10**9
 """A listing unused for so long, ns, has no reader under way that would miss it."""
 FULL_REPLY: Final = 64
@@ -335,17 +338,26 @@ class Batches:
         self.listed.clear()
 
 
-async def fetch_names(connection: Connection, path: bytes, depth_max: int, sink: Sink) -> None:
+async def fetch_names(
+    connection: Connection,
+    path: bytes,
+    depth_max: int,
+    sink: Sink,
+    opened: Slot[bytes] | None = None,
+) -> None:
     """Fetch all entries of the directory at `path`, with up to `depth_max` READDIRs in flight;
-    `sink` gets them as they come.
+    `sink` gets them as they come. `opened` is the OPENDIR, where that was made already.
 
     Errors: StatusError as the server says; EIO for a listing without end; those of a
-    connection. Wire: OPENDIR, then READDIRs; two round trips for up to 100 names on OpenSSH.
+    connection. Wire: OPENDIR, then READDIRs; two round trips for up to 100 names on OpenSSH, 300
+    where it is far.
     """
-    await connection.room()
-    handle = await connection.submit(HANDLE, sftp.opendir, path)
+    if opened is None:
+        await connection.room()
+        opened = connection.submit(HANDLE, sftp.opendir, path)
+    handle = await opened
     pending: deque[Slot[sftp.Listed | None]] = deque()
-    depth = min(2, depth_max)
+    depth = min(FAR_DEPTH if connection.round_trip.is_far else 2, depth_max)
     wanted = depth
     total = empty = 0
     try:

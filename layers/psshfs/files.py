@@ -108,7 +108,7 @@ class FileOperations(AttrCache):
             keep = None if ahead is None else self._take_ahead(node, file, ahead)
         finally:
             file.count(mode, -1)
-        prefetch.opened(node, is_hit=keep is not None)
+        prefetch.opened(is_hit=keep is not None)
         if keep is None:
             missing = 0 if file.reader is not None else FREAD
             return await self._open_counted(node, file, mode, missing)

@@ -83,9 +83,12 @@ class LookOperations(AttrCache):
                 return child  # the change that was waited for has made it
             stamp = table.changes
             path = table.path_of(directory, name)
+            with connection.batch:
+                looked = connection.submit(ATTRS, sftp.lstat, path)
+                self.opening.open(directory, name, path)
             self.walk.missed(directory)
             try:
-                attrs = await connection.submit(ATTRS, sftp.lstat, path)
+                attrs = await looked
             except StatusError as exc:
                 if exc.errno != errno.ENOENT:
                     raise
@@ -118,7 +121,7 @@ class LookOperations(AttrCache):
             stamp = self.table.changes
             listing.begin(stamp, self.table.fileids_of)
             try:
-                await self._fetch_names(self.table.path(directory), listing)
+                await self._fetch_names(directory, listing)
             except BaseException:
                 listing.abort()
                 raise
@@ -155,9 +158,11 @@ class LookOperations(AttrCache):
                 listing.expiry = expiry
         return listing
 
-    async def _fetch_names(self, path: bytes, sink: Sink) -> None:
+    async def _fetch_names(self, directory: DirectoryNode, sink: Sink) -> None:
+        path = self.table.path(directory)
+        opened = self.opening.take(directory)
         try:
-            await fetch_names(self.connection, path, self.readdir_depth, sink)
+            await fetch_names(self.connection, path, self.readdir_depth, sink, opened)
         except StatusError as exc:
             if self.readdir_depth == 1 or not is_pipelining_refused(exc):
                 raise
@@ -181,6 +186,8 @@ class LookOperations(AttrCache):
             or not listing.is_loaded
             or (offset == 0 and self.clock() >= listing.expiry)
         ):
+            if self.session.statvfs and self.opening.is_worth_it:
+                self.space.ask()
             listing = await self.load(directory)
         if offset == 0:
             listing.read_at = self.clock()

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from typing import Final
 
+FAR: Final = 0.004
+"""Seconds of round trip from which on a request that may turn out to be needless costs less than to
+wait once more for one that was needed."""
 INITIAL: Final = 1024 * 1024
 """The window while nothing is known, octets."""
 FLOOR: Final = 1024 * 1024
@@ -33,6 +36,11 @@ class RoundTrip:
         self._current = self._former = float("inf")
         self._since = 0.0
         self.seconds = 0.0
+
+    @property
+    def is_far(self) -> bool:
+        """Tell whether a trip costs more than a request that may be needless."""
+        return self.seconds >= FAR
 
     def forget(self) -> None:
         """Begin anew: the way to the server may be another one."""

@@ -42,6 +42,11 @@ FRESH: Final = 10**9
 """Age up to which a check that was made before an open does for it, ns."""
 WINDOW_MAX: Final = 128
 """Files ahead of one program."""
+FIRST_OCTETS: Final = 128 * 1024
+"""What a program has ahead, octets, that opens the first file of a directory right after it has
+read that, where the server is far: as much as a guess may cost where it is wrong."""
+FIRST_MAX: Final = 32
+"""The same in files."""
 HOT: Final = 2 * 10**9
 """Who has used a file read ahead so recently, ns, is taken to go on in the next directory."""
 
@@ -186,6 +191,8 @@ class Prefetch:
         self._last_hit = -HOT
         self._begun = self._answered = 0
         self._think = 0
+        self._window = FIRST
+        """That of the cursor which moved on last: who goes on in another directory keeps it."""
         self.octets = 0
         """Octets of all files read ahead and not yet used."""
         self.hits = 0
@@ -202,13 +209,16 @@ class Prefetch:
     # Use.
 
     async def take(self, node: Node) -> Ahead | None:
-        """Return what was read ahead of a file that is being opened, when it is answered; it is
-        not kept here any more. None where there is nothing that an open may believe."""
+        """Note that a file is being opened for reading, and read ahead what will follow it. Return
+        what was read ahead of the file itself, when it is answered; it is not kept here any more.
+        None where there is nothing that an open may believe."""
         self._begun = self.clock()
         parent = node.parent
-        if parent is None or not self._files:
+        if parent is None:
             return None
         ahead = self._remove((parent.cookie, node.name))
+        # Before the wait: what follows is not to be asked for a trip later.
+        self._used(parent, node.name)
         if ahead is None:
             return None
         if not ahead.is_done:
@@ -224,18 +234,9 @@ class Prefetch:
             return None
         return ahead
 
-    def opened(self, node: Node, *, is_hit: bool) -> None:
-        """Note an open for reading, and read ahead what will follow it."""
-        directory = node.parent
-        if directory is None or not self._total_max:
-            return
-        listing = directory.listing
+    def opened(self, *, is_hit: bool) -> None:
+        """Note that an open is done, and whether what was read ahead did for it."""
         now = self.clock()
-        if listing is None or not listing.is_loaded or now >= listing.expiry:
-            return
-        scans = self._scans
-        scan = scans.scan(directory.cookie)
-        cursor, before = scan.note(listing, _is_file, node.name, scans.preferred)
         if is_hit:
             self.hits += 1
             if self._last_hit == self._answered:
@@ -244,8 +245,29 @@ class Prefetch:
                 self._think += (think - self._think) // 8
             self._last_hit = now
         self._answered = now
+
+    def _used(self, directory: DirectoryNode, name: bytes) -> None:
+        listing = directory.listing
+        now = self.clock()
+        if listing is None or not listing.is_loaded or now >= listing.expiry:
+            return
+        scans = self._scans
+        scan = scans.scan(directory.cookie)
+        is_news = self.connection.round_trip.is_far and now - listing.read_at < HOT
+        if is_news:
+            # Who has read the directory and opens its first file is about to open the others.
+            if scan.is_unused:
+                order = scan.is_first(listing, _is_file, name)
+                if order >= 0:
+                    scan.begin(listing, _is_file, order)
+            elif scan.place(name) == 0:
+                scan.restart()
+                scan.heard = listing.heard
+        cursor, before = scan.note(listing, _is_file, name, scans.preferred)
         if cursor is None:
             return
+        if is_news and cursor.at == 0:
+            cursor.window = max(cursor.window, _first_window(scan.entries))
         scans.preferred = scan.order
         for place in range(before + 1, cursor.at):
             if self._remove((directory.cookie, scan.entries[place].name)) is not None:
@@ -255,10 +277,12 @@ class Prefetch:
     def entered(self, directory: DirectoryNode) -> None:
         """Note that somebody lists a directory: who has just read files will read these."""
         if self._total_max and self.clock() - self._last_hit < HOT:
-            self._begin(directory, FIRST)
+            room = self._window if self.connection.round_trip.is_far else FIRST
+            self._begin(directory, room, is_read=True)
 
-    def _begin(self, directory: DirectoryNode, room: int) -> None:
-        """Read ahead up to `room` files of a directory of which nobody has read any yet."""
+    def _begin(self, directory: DirectoryNode, room: int, *, is_read: bool = False) -> None:
+        """Read ahead up to `room` files of a directory of which nobody has read any yet, since it
+        was listed or, where a reader begins with it (`is_read`), lately."""
         listing = directory.listing
         if listing is None or not listing.is_loaded or self.clock() >= listing.expiry:
             return
@@ -266,10 +290,13 @@ class Prefetch:
         preferred = self._scans.preferred
         if scan.order < 0 or (scan.cursors[0].at == -1 and scan.order != preferred):
             cursor = scan.begin(listing, _is_file, preferred)
-        elif scan.cursors[0].at == -1:
-            cursor = scan.cursors[0]
-        else:
+        elif not scan.is_begun and (
+            scan.is_under_way or (scan.heard == listing.heard and not is_read)
+        ):
             return
+        else:
+            cursor = scan.restart()
+        scan.heard = listing.heard
         cursor.window = max(cursor.window, room)
         self._extend(directory, scan, cursor)
 
@@ -301,7 +328,7 @@ class Prefetch:
                 following = self._following(directory)
                 if following is not None:
                     self._begin(following, room - 1)
-        cursor.window = min(2 * cursor.window, self._window_max)
+        cursor.window = self._window = min(2 * cursor.window, self._window_max)
         if not self._is_sweeping and self._files:
             self._is_sweeping = True
             self._nursery.start_soon(self._sweep)
@@ -346,7 +373,7 @@ class Prefetch:
 
     def _waste(self, cursor: Cursor) -> None:
         self.wasted += 1
-        cursor.window = max(FIRST, cursor.window // 2)
+        cursor.window = self._window = max(FIRST, cursor.window // 2)
 
     def drop(self) -> None:
         """Forget all that was read ahead, and who reads what."""
@@ -369,6 +396,16 @@ class Prefetch:
                         ahead.cursor.front = ahead.cursor.at + 1
         finally:
             self._is_sweeping = False
+
+
+def _first_window(entries: list[Entry]) -> int:
+    """Return how many of the first files have FIRST_OCTETS in all."""
+    octets = 0
+    for count, entry in enumerate(entries[:FIRST_MAX]):
+        octets += entry.size or 0
+        if octets > FIRST_OCTETS:
+            return max(FIRST, count)
+    return FIRST_MAX
 
 
 def _is_file(entry: Entry) -> bool:

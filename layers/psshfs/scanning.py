@@ -64,6 +64,7 @@ class Scan:
         "_strays",
         "cursors",
         "entries",
+        "heard",
         "is_guess",
         "order",
     )
@@ -75,6 +76,8 @@ class Scan:
         """Index into ORDERS, -1 until it is known."""
         self.is_guess = False
         """The order was taken for granted, and two uses have not shown yet that it is right."""
+        self.heard = 0
+        """When the listing came for which a cursor was put before the first entry."""
         self.cursors: list[Cursor] = []
         self._places: dict[bytes, int] = {}
         self._recent: deque[bytes] = deque(maxlen=CURSORS_MAX)
@@ -158,6 +161,33 @@ class Scan:
         self.cursors = []
         self._places = {}
         self._strays = 0
+
+    @property
+    def is_unused(self) -> bool:
+        """Tell whether no use has been noted yet, nor an order been taken for granted."""
+        return self.order < 0 and not self._recent
+
+    @property
+    def is_begun(self) -> bool:
+        """Tell whether there is a cursor before the first entry."""
+        return any(cursor.at < 0 for cursor in self.cursors)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Tell whether a program is somewhere between the first entry and the last one."""
+        last = len(self.entries) - 1
+        return any(0 <= cursor.at < last for cursor in self.cursors)
+
+    def restart(self) -> Cursor:
+        """Return a cursor before the first entry, which is made if there is none; the order must
+        be known."""
+        for cursor in self.cursors:
+            if cursor.at < 0:
+                return cursor
+        cursor = Cursor(-1, FIRST)
+        self.cursors.insert(0, cursor)
+        del self.cursors[CURSORS_MAX:]
+        return cursor
 
     def place(self, name: bytes) -> int | None:
         """Return where an entry stands in the order, None when it or the order is not known."""

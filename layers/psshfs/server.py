@@ -29,12 +29,10 @@ from ...native.constants import (
 from ...native.errors import VfsError
 from ...native.records import Cookie, Cred, Kargs, Newinfo, Statvfs
 from ..background import background
-from .attributes import SIZE_MAX
 from .attrops import AttrOperations
 from .channels import Opener
 from .connection import Connection, ConnectionStatistics, open_connection
 from .counts import CacheStatistics
-from .errmap import StatusError
 from .files import FileOperations
 from .link import Link
 from .node import PATH_LEN_MAX
@@ -42,7 +40,7 @@ from .options import Idmap, PsshfsOptions
 from .recovery import restore
 from .renaming import RenameOperations
 from .session import Session, open_session
-from .slot import STATUS, STATVFS
+from .slot import STATUS
 from .symlinks import SymlinkOperations
 
 _log = logging.getLogger(__name__)
@@ -87,8 +85,6 @@ PATHCONF: Final = {
 }
 
 
-STATVFS_MAX: Final = 5.0
-"""Seconds that statvfs waits for an answer before it gives the last one."""
 UNMOUNT_MAX: Final = 45.0
 """Seconds that an unmount waits for writes: a dead network is noticed in 30, by default."""
 NAMED_MAX: Final = 20
@@ -131,7 +127,6 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
             connection, session, options, nursery, opener=channel_opener, clock=clock, wall=wall
         )
         root = self.table.root
-        self._space = Statvfs(namemax=NAME_MAX)
         self._kargs = Kargs(
             typename="psshfs",
             mntfromname=mntfromname,
@@ -160,20 +155,9 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
     async def statvfs(self) -> Statvfs:
         """Ask by statvfs@openssh.com about the mounted directory; zeros without it.
 
-        After STATVFS_MAX the last answer is given: umount(8) asks first, and must not wait for a
-        network that is gone.
+        Wire: one round trip, most often none for who has just begun to read a directory.
         """
-        if self.session.statvfs:
-            try:
-                with trio.move_on_after(STATVFS_MAX):
-                    state = await self.connection.submit(
-                        STATVFS, sftp.statvfs, self.table.path(self.table.root)
-                    )
-                    self._space = Statvfs(*(min(value, SIZE_MAX) for value in state))
-            except StatusError as exc:
-                if exc.errno != errno.EOPNOTSUPP:
-                    raise
-        return self._space
+        return await self.space.look() if self.session.statvfs else Statvfs(namemax=NAME_MAX)
 
     async def sync(self, waitfor: int, cred: Cred) -> None:
         """With MNT_WAIT, wait until the server and its disk have everything; nothing is ever

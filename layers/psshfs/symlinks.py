@@ -80,14 +80,15 @@ class SymlinkOperations(LookOperations):
             raise VfsError(errno.EPERM, "a link out of the mounted tree")
         return b"../" * depth + inside or b"."
 
-    async def _fetch_names(self, path: bytes, sink: Sink) -> None:
+    async def _fetch_names(self, directory: DirectoryNode, sink: Sink) -> None:
         """Follow the links in a listing, where that was asked for: all at once, one round trip.
         Those that lead nowhere stay links."""
         if self.options.symlinks is not Symlinks.FOLLOW:
-            await super()._fetch_names(path, sink)
+            await super()._fetch_names(directory, sink)
             return
+        path = self.table.path(directory)
         found = Batches()
-        await super()._fetch_names(path, found)
+        await super()._fetch_names(directory, found)
         asked: list[tuple[list[bytes | None], int, Slot[sftp.Attrs]]] = []
         for listed in found.listed:
             for number, packed in enumerate(listed.packed):

@@ -16,15 +16,20 @@ import trio
 
 from ...native.constants import Vtype
 from ...native.errors import VfsError
-from .directory import Entry
-from .node import DirectoryNode
+from .directory import Entry, Listing
+from .node import DirectoryNode, Node, NodeTable
 from .pace import RoundTrip
 from .scanning import Cursor, Scan, Scans
 
 WINDOW_MAX: Final = 32
 """Directories ahead of one program."""
-TASKS_MAX: Final = 16
+TASKS_MAX: Final = 32
 """Directories fetched ahead at the same time."""
+FIRST_FAR: Final = 16
+"""Directories ahead of a program that begins with the first one right after it has read the parent,
+where the server is far. With fewer it would wait for two round trips once more."""
+MADE_AGE: Final = 30 * 10**9
+"""How long a listing fetched ahead waits for a reader, if the host was not told the node, ns."""
 RECENT: Final = 2 * 10**9
 """Who has begun to read a directory so recently, ns, may be about to go through those below."""
 AHEAD_MAX: Final = 1024
@@ -36,9 +41,6 @@ MISSED_UNKNOWN: Final = 4
 """So many names asked for make a listing worth while, of a directory whose size is known or not."""
 NAMES_PER_MISS: Final = 200
 """OpenSSH lists 100 names for one request and at half the cost for each of asking for it alone."""
-FAR: Final = 0.004
-"""Round trips from which on, seconds, a short listing is fetched with the first name asked for: the
-trips that it spares are worth more than what it costs."""
 SHORT_MAX: Final = 4096
 """Directories of so many octets, by what the server says, are short: one block of ext4 holds 340
 names at most, tmpfs counts 20 octets a name, btrfs twice its length."""
@@ -50,6 +52,8 @@ class Walk:
     def __init__(
         self,
         load: Callable[[DirectoryNode], Awaitable[Any]],
+        learn: Callable[[DirectoryNode, Listing, Entry], Node],
+        table: NodeTable,
         nursery: trio.Nursery,
         *,
         is_on: bool,
@@ -58,6 +62,8 @@ class Walk:
     ) -> None:
         self._round_trip = round_trip
         self._load = load
+        self._learn = learn
+        self._table = table
         self._nursery = nursery
         self._is_on = is_on
         self._clock = clock
@@ -66,6 +72,10 @@ class Walk:
         self._ahead: set[int] = set()
         self._missed: dict[int, tuple[int, int]] = {}
         self._last_hit = -RECENT
+        self._entered: dict[DirectoryNode, DirectoryNode] = {}
+        """What a reader began with while the listing of its parent was on its way, by that."""
+        self._made: dict[DirectoryNode, int] = {}
+        """Nodes made for listings that nobody had come for, and when, monotonic ns."""
 
     def entered(self, directory: DirectoryNode) -> None:
         """Note that a reader begins with a directory; fetch what follows it."""
@@ -78,17 +88,22 @@ class Walk:
             self._last_hit = now
         listing = parent.listing
         if listing is None or not listing.is_loaded or now >= listing.expiry:
+            if parent in self._loading:
+                self._entered[parent] = directory
             return
         scans = self._scans
         scan = scans.scan(parent.cookie)
-        if scan.order < 0 and now - listing.read_at < RECENT:
+        has_read = now - listing.read_at < RECENT
+        if scan.order < 0 and (has_read or now - listing.heard < RECENT):
             order = scan.is_first(listing, _is_directory, directory.name)
             if order >= 0:
-                scan.begin(listing, _is_directory, order)
-        cursor, _ = scan.note(listing, _is_directory, directory.name, scans.preferred)
-        if cursor is not None:
+                cursor = scan.begin(listing, _is_directory, order)
+                if has_read and self._round_trip.is_far:
+                    cursor.window = FIRST_FAR
+        moved, _ = scan.note(listing, _is_directory, directory.name, scans.preferred)
+        if moved is not None:
             scans.preferred = scan.order
-            self._extend(parent, scan, cursor)
+            self._extend(parent, scan, moved)
 
     def listed(self, directory: DirectoryNode) -> None:
         """Note that a reader has all entries of a directory; fetch those below, if he is one who
@@ -139,7 +154,7 @@ class Walk:
     def _enough(self, directory: DirectoryNode) -> int:
         """Return how many names asked for make a listing worth while."""
         listing = directory.listing
-        is_far = self._round_trip.seconds >= FAR
+        is_far = self._round_trip.is_far
         if listing is not None and listing.is_loaded:
             least = 1 if is_far else MISSED_KNOWN
             return max(least, listing.counted // NAMES_PER_MISS)
@@ -148,21 +163,51 @@ class Walk:
         return 1 if is_far and is_short else MISSED_UNKNOWN
 
     def _extend(self, parent: DirectoryNode, scan: Scan, cursor: Cursor) -> None:
-        children = parent.children or {}
+        listing = parent.listing
+        if listing is None:
+            return
         end = min(cursor.at + 1 + cursor.window, len(scan.entries))
         while cursor.front < end and len(self._loading) < TASKS_MAX:
-            child = children.get(scan.entries[cursor.front].name)
+            child = self._child(parent, listing, scan.entries[cursor.front])
             cursor.front += 1
-            if not isinstance(child, DirectoryNode) or child in self._loading:
+            if child is None or child in self._loading:
                 continue
-            listing = child.listing
-            if listing is None or self._clock() >= listing.expiry:
+            if child.listing is None or self._clock() >= child.listing.expiry:
                 if len(self._ahead) >= AHEAD_MAX:
                     self._ahead.clear()
                 self._ahead.add(child.cookie)
                 self._start(child, parent, scan, cursor)
         if self._clock() - self._last_hit < RECENT:
             cursor.window = min(2 * cursor.window, WINDOW_MAX)
+
+    def _child(self, parent: DirectoryNode, listing: Listing, entry: Entry) -> DirectoryNode | None:
+        """Return the node of a directory, which is made if there is none."""
+        node = (parent.children or {}).get(entry.name)
+        if node is None:
+            if (
+                listing.entries.get(entry.name) is not entry
+                or entry.packed is None
+                or parent.is_gone
+            ):
+                return None
+            node = self._learn(parent, listing, entry)
+            if isinstance(node, DirectoryNode):
+                if not self._made:
+                    self._nursery.start_soon(self._sweep)
+                self._made[node] = self._clock()
+        return node if isinstance(node, DirectoryNode) else None
+
+    async def _sweep(self) -> None:
+        """Forget the nodes that nobody has come for."""
+        while self._made:
+            await trio.sleep(MADE_AGE / 10**9)
+            now = self._clock()
+            for node, since in list(self._made.items()):
+                if node.nlookup or self._table.nodes.get(node.cookie) is not node:
+                    del self._made[node]
+                elif now - since >= MADE_AGE and node not in self._loading:
+                    del self._made[node]
+                    self._table.forget(node.cookie, 0)
 
     def _start(self, directory: DirectoryNode, *then: Any) -> None:
         self._loading.add(directory)
@@ -182,6 +227,9 @@ class Walk:
             pass  # who reads it will ask, and hear
         finally:
             self._loading.discard(directory)
+            entered = self._entered.pop(directory, None)
+        if entered is not None:
+            self.entered(entered)
         if parent is not None and scan is not None and cursor is not None:
             self._extend(parent, scan, cursor)
 

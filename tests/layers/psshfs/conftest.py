@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from syspuffs.layers.psshfs import walking
+from syspuffs.layers.psshfs import pace
 
 
 @pytest.fixture(autouse=True)
 def _near(monkeypatch: pytest.MonkeyPatch) -> None:
     """No round trip counts as long: what is fetched ahead then would change what is counted."""
-    monkeypatch.setattr(walking, "FAR", float("inf"))
+    monkeypatch.setattr(pace, "FAR", float("inf"))

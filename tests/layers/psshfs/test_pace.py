@@ -48,6 +48,8 @@ class Link:
         elif kind == sftp.FXP_READ:
             size = struct.unpack_from(">QI", body, 5)[1]
             answer = packet(sftp.FXP_DATA, number, string(bytes(size)))
+        elif kind == sftp.FXP_OPENDIR:
+            answer = status(number, sftp.FX_FAILURE)
         else:
             if kind == sftp.FXP_WRITE:
                 size = len(body)

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, walking
+from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, pace, walking
 from syspuffs.native.constants import (
     FREAD,
     FSYNC_CLOSE,
@@ -106,7 +106,7 @@ async def test_a_new_directory_is_filled_in_two_trips_a_file(tmp_path: Path) -> 
 async def test_far_away_a_short_directory_is_listed_with_the_first_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walking, "FAR", 0.0)
+    monkeypatch.setattr(pace, "FAR", 0.0)
     (tmp_path / "d").mkdir()
     async with counted(tmp_path) as (server, relay):
         await wait_all_tasks_blocked(0.02)
@@ -124,7 +124,7 @@ async def test_far_away_a_short_directory_is_listed_with_the_first_name(
 async def test_far_away_no_name_costs_the_listing_of_a_long_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walking, "FAR", 0.0)
+    monkeypatch.setattr(pace, "FAR", 0.0)
     monkeypatch.setattr(walking, "SHORT_MAX", 0)
     (tmp_path / "f").touch()
     async with counted(tmp_path) as (server, relay):
