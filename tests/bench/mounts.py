@@ -291,11 +291,15 @@ def attached(
     """
     before = set(descendants(os.getpid()))
     point.mkdir(exist_ok=True)
+    parts = Parts()
     try:
-        _run_mount(contender, argv, point)
-        yield Mount(contender, point, _parts(server, before))
+        try:
+            _run_mount(contender, argv, point)
+        finally:
+            parts = _parts(server, before)
+        yield Mount(contender, point, parts)
     finally:
-        _detach(server, point, before)
+        _detach(parts, point)
 
 
 def _run_mount(contender: Contender, argv: list[str], point: Path) -> None:
@@ -329,18 +333,20 @@ def _parts(server: int, before: set[int]) -> Parts:
     return Parts(tuple(pid for pid in ours if pid not in ssh), tuple(ssh), tuple(remote))
 
 
-def _detach(server: int, point: Path, before: set[int]) -> None:
-    parts = _parts(server, before)
+def _detach(parts: Parts, point: Path) -> None:
+    # What it has started since; others' mounts have started more, too.
+    later = [child for pid in parts.local for child in descendants(pid)]
+    local = tuple(dict.fromkeys((*parts.local, *later)))
     if _is_mounted(point) and not _unmount("-u", point):
-        for pid in parts.local:  # a dead daemon's mount can always be unmounted
+        for pid in local:  # a dead daemon's mount can always be unmounted
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         _unmount("-uz", point)
-    for pid in wait_gone(parts.local, _LEAVE_TIME):
+    for pid in wait_gone(local, _LEAVE_TIME):
         print(f"killed: {command_line(pid)} did not end after the unmount", file=sys.stderr)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    wait_gone(parts.local, 1.0)
+    wait_gone(local, 1.0)
     if not _is_mounted(point):
         point.rmdir()
 
