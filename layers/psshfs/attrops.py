@@ -12,7 +12,9 @@ from ...native.records import Cookie, Cred, Vattr
 from .attrcache import AttrCache
 from .attributes import SIZE_MAX
 from .errmap import StatusError
+from .node import Node
 from .slot import ATTRS, STATUS
+from .writeback import Birth
 
 
 class AttrOperations(AttrCache):
@@ -45,6 +47,8 @@ class AttrOperations(AttrCache):
                 raise VfsError(errno.EFBIG)
         file = node.file
         if file is not None and file.birth is not None:
+            if va.size is None and va.uid is None and va.gid is None:
+                return self._set_later(node, file.birth, va)
             await file.birth.wait()
         if file is not None and not file.writes.is_idle:
             # Neither may a late write extend what was truncated, nor move a time that was set.
@@ -101,6 +105,16 @@ class AttrOperations(AttrCache):
             # A server that works on several requests at once may have looked too early.
             await self.fetch(node)
         return node.va, self.attr_ttl(node)
+
+    def _set_later(self, node: Node, birth: Birth, va: Vattr) -> tuple[Vattr, int]:
+        """Set permissions and times of a file that is being made, which its owner may; whose it is
+        may be refused, and who asks wants to hear."""
+        self.writeback.set_later(birth, self.translator.attrs(va, node.va))
+        self.table.changed(node)
+        names = ("mode", "atime", "mtime")
+        present = {name: getattr(va, name) for name in names if getattr(va, name) is not None}
+        node.va = node.va._replace(**present)
+        return node.va, 0
 
 
 def _shows(after: sftp.Attrs, wanted: sftp.Attrs) -> bool:

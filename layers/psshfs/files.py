@@ -305,6 +305,11 @@ class FileOperations(AttrCache):
         node = self.regular(opc)
         self.require_writable()
         file = node.file
+        if file is not None and file.is_followed:
+            # The times that were set are for what was written before.
+            if file.birth is not None:
+                await file.birth.wait()
+            await file.writes.drain()
         if file is not None and file.birth is not None:
             if not ioflag & IO_SYNC and self._keep(node, file, file.birth, offset, data, ioflag):
                 return

@@ -9,6 +9,7 @@ import trio
 
 from ...native.constants import FREAD, FWRITE
 from ...native.records import Buffer
+from ...native.sftp import NO_ATTRS
 from .channels import Channels
 from .pace import Pace
 from .readahead import ReadAhead, Stream
@@ -84,6 +85,12 @@ class OpenFile:
     def is_open(self) -> bool:
         """Tell whether the host has the file open."""
         return self.readers > 0 or self.writers > 0
+
+    @property
+    def is_followed(self) -> bool:
+        """Tell whether attributes wait until all that was written is on the server."""
+        birth = self.birth
+        return self.writes.is_followed or (birth is not None and birth.attrs != NO_ATTRS)
 
     def adopt(self, handle: bytes, mode: int) -> None:
         """Take a new handle, good for `mode`; one that another open was faster with is closed."""

@@ -2,9 +2,10 @@
 
 A new file costs two round trips, OPEN and WRITE, and a program that makes thousands waits for
 nothing else. With this option create() and close() return early: OPEN goes out, what is written
-meanwhile is kept here, follows when the server's handle is there, and CLOSE follows that. The
-queue is bounded by files and by octets; who would exceed it waits. What goes wrong is told to
-the next who uses the file, who syncs, or who unmounts, and is logged with the file's name.
+meanwhile is kept here, follows when the server's handle is there, and CLOSE follows that. So do
+permissions and times, which tar(1) and cp(1) set of each file, behind the last write. The queue
+is bounded by files and by octets; who would exceed it waits. What goes wrong is told to the next
+who uses the file, who syncs, or who unmounts, and is logged with the file's name.
 
 The price, which is why nobody has it by default: a program hears of a full disk after close(),
 and a name that another host has made since the directory was listed is found out too late for
@@ -44,9 +45,20 @@ class Birth(Slot[bytes]):
     """The OPEN that makes a file, and what is to be done when it is answered.
 
     `mode` is for what the host has the file open. The name stays behind the gate until then.
+    `attrs` are to be set when all that was written is on the server.
     """
 
-    __slots__ = ("_owner", "file", "mode", "node", "octets", "pieces", "shut", "wanted_mode")
+    __slots__ = (
+        "_owner",
+        "attrs",
+        "file",
+        "mode",
+        "node",
+        "octets",
+        "pieces",
+        "shut",
+        "wanted_mode",
+    )
 
     def __init__(
         self,
@@ -63,9 +75,24 @@ class Birth(Slot[bytes]):
         self.file = file
         self.mode = mode
         self.wanted_mode = wanted_mode
+        self.attrs = sftp.NO_ATTRS
         self.pieces: list[tuple[int, bytes]] = []
         self.octets = 0
         self.shut = ExitStack()
+
+    def lacks(self, attrs: sftp.Attrs) -> sftp.Attrs:
+        """Return what is still to be set of a file that has `attrs`; what the server does not tell
+        is taken for set."""
+        want = self.attrs
+        mode = time = None
+        if attrs.mode is not None:
+            if want.mode is not None:
+                mode = want.mode if (want.mode ^ attrs.mode) & 0o777 else None
+            elif (self.wanted_mode or 0) & 0o777 & ~attrs.mode:
+                mode = ((self.wanted_mode or 0) | attrs.mode) & 0o7777
+        if want.mtime is not None and attrs.mtime is not None:
+            time = want.mtime if want.mtime != attrs.mtime else None
+        return sftp.Attrs(mode=mode, atime=None if time is None else want.atime, mtime=time)
 
     def _wake(self) -> None:
         self._owner.born(self)
@@ -123,6 +150,12 @@ class WriteBack:
         birth.octets += len(data)
         self.octets += len(data)
 
+    def set_later(self, birth: Birth, attrs: sftp.Attrs) -> None:
+        """Have permissions and times of a file set when it is on the server."""
+        birth.attrs = sftp.Attrs(
+            *(old if new is None else new for old, new in zip(birth.attrs, attrs, strict=True))
+        )
+
     def takes(self, birth: Birth, octets: int) -> bool:
         """Tell whether so much more may be kept."""
         return birth.octets + octets <= FILE_MAX and self.octets + octets <= OCTETS_MAX
@@ -143,7 +176,11 @@ class WriteBack:
                 with server.connection.batch:
                     for offset, data in birth.pieces:
                         writes.push(handle, offset, data, server.session.max_write)
-                    self._look_behind(birth, handle)
+                    self._looking.add(file)
+                    if birth.attrs == sftp.NO_ATTRS:
+                        self._look_behind(birth, handle)
+                    else:
+                        writes.follow(lambda: self._set_behind(birth, handle))
             except VfsError as exc:
                 self._looking.discard(file)
                 writes.fail(exc)
@@ -152,31 +189,44 @@ class WriteBack:
         if file.writes.is_idle:
             self._idle(file)
 
+    def _set_behind(self, birth: Birth, handle: bytes) -> None:
+        """Set what a program has set of a new file before the server had it."""
+        file = birth.file
+        if file.writes.has_error:
+            self._looking.discard(file)
+            return
+        with self._server.connection.batch:
+            file.writes.push_attrs(handle, birth.attrs)
+            self._look_behind(birth, handle)
+
     def _look_behind(self, birth: Birth, handle: bytes) -> None:
         """Ask what has become of a new file. It gets the permissions that were asked for where the
         server's umask took some; the queue has it until then."""
         server, node, file = self._server, birth.node, birth.file
         connection = server.connection
         stamp = server.table.changes
-        wanted = birth.wanted_mode or 0
-        self._looking.add(file)
 
-        def done(_: Slot[Any]) -> None:
+        def done(slot: Slot[Any]) -> None:
             self._looking.discard(file)
+            if slot.is_failed and birth.attrs != sftp.NO_ATTRS:
+                try:
+                    slot.result()
+                except VfsError as exc:
+                    file.writes.fail(exc)
             if file.writes.is_idle:
                 self._idle(file)
 
         def looked(slot: Slot[sftp.Attrs]) -> None:
             if not slot.is_failed:
                 attrs = slot.result()
-                if attrs.mode is None or not wanted & 0o777 & ~attrs.mode:
+                lacks = birth.lacks(attrs)
+                if lacks == sftp.NO_ATTRS:
                     server.written_back(node, attrs, stamp)
                 elif not node.is_gone:
-                    path = server.table.path(node)
-                    mode = (wanted | attrs.mode) & 0o7777
                     setting = HeardSlot(connection, STATUS, done)
                     with suppress(VfsError):
-                        connection.submit_slot(setting, sftp.setstat, path, sftp.Attrs(mode=mode))
+                        path = server.table.path(node)
+                        connection.submit_slot(setting, sftp.setstat, path, lacks)
                         return
             done(slot)
 

@@ -64,6 +64,7 @@ class WriteBehind:
     __slots__ = (
         "_durability_error",
         "_holds",
+        "_next",
         "_parked",
         "_pending",
         "_window",
@@ -98,6 +99,7 @@ class WriteBehind:
         self._holds = 0
         self._writer_error: VfsError | None = None
         self._durability_error: VfsError | None = None
+        self._next: Callable[[], None] | None = None
         self.on_idle: Callable[[], None] | None = None
         """Called when the last write is answered."""
 
@@ -157,6 +159,27 @@ class WriteBehind:
             )
             self._sent(slot)
 
+    def follow(self, then: Callable[[], None]) -> None:
+        """Have `then` called as soon as every write has been answered, before a handle is closed;
+        at once when there is none under way."""
+        if self._pending:
+            self._next = then
+        else:
+            then()
+
+    @property
+    def is_followed(self) -> bool:
+        """Tell whether something waits for the last write to be answered."""
+        return self._next is not None
+
+    def push_attrs(self, handle: bytes, attrs: sftp.Attrs) -> None:
+        """Set attributes as a write is made: nobody waits, and no handle is closed before the
+        answer. Whether they were set is for the caller to see."""
+        slot = WriteSlot(self, self.connection, 0, 0)
+        slot.is_through = True
+        self.connection.submit_slot(slot, sftp.fsetstat, handle, attrs)
+        self._sent(slot)
+
     def _sent(self, slot: WriteSlot) -> None:
         """Note a write that was submitted; sending it may have ended its session, and it."""
         self.end_sent = max(self.end_sent, slot.end)
@@ -211,14 +234,11 @@ class WriteBehind:
         if slot.is_cut and slot.kept is not None:
             self._send_again(slot, *slot.kept)
             return
-        if self._pending.pop(slot, self) is None:
+        is_ours = self._pending.pop(slot, self) is None
+        if is_ours and slot.end:
             octets = slot.end - slot.offset
             self.octets -= octets
             self.pace.answered(octets, slot.before, slot.since, slot.connection.heard)
-            if not self._pending:
-                self.end = 0
-                while self.closing:
-                    self.channels.close(self.closing.pop())
         if not slot.is_failed:
             self.end_answered = max(self.end_answered, slot.end)
         elif not slot.is_through:
@@ -227,11 +247,21 @@ class WriteBehind:
             except VfsError as exc:
                 self._writer_error = self._writer_error or exc
                 self._durability_error = self._durability_error or exc
+        if is_ours and not self._pending:
+            self._all_answered()
         parked = self._parked
         while parked:
             trio.lowlevel.reschedule(parked.popleft())
         if not self._pending and self.on_idle is not None:
             self.on_idle()
+
+    def _all_answered(self) -> None:
+        self.end = 0
+        then, self._next = self._next, None
+        if then is not None:
+            then()
+        while self.closing and not self._pending:
+            self.channels.close(self.closing.pop())
 
     def _send_again(self, slot: WriteSlot, handle: bytes, data: bytes) -> None:
         """Send on the main session what was on its way on one that has ended.

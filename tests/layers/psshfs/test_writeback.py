@@ -139,6 +139,73 @@ async def test_a_file_that_is_written_in_pieces(tmp_path: Path) -> None:
         assert not server.connection.handles
 
 
+async def test_times_and_permissions_wait_for_nobody(tmp_path: Path) -> None:
+    """What tar and cp -p do."""
+    async with counted(tmp_path, options=WRITEBACK) as (server, relay):
+        d = await _directory(server)
+        before = relay.trips
+        waits = server.connection.waits
+        for number in range(100):
+            info = await _create(server, b"f%d" % number, d, 0o600)
+            await server.open(info.cookie, FWRITE, CRED)
+            if number:
+                await server.write(info.cookie, 0, b"x" * number, 0, CRED)
+            await server.setattr(info.cookie, Vattr(mtime=number * 10**9, atime=10**9), CRED)
+            await server.fsync(info.cookie, FSYNC_CLOSE, 0, 0, CRED)
+            server.close(info.cookie, FWRITE, CRED)
+            va, _ = await server.setattr(info.cookie, Vattr(mode=0o640), CRED)
+            assert (va.mode, va.mtime, va.size) == (0o640, number * 10**9, number)
+            assert (await server.getattr(info.cookie, CRED))[0] == va
+        assert server.connection.waits == waits
+        await server.unmount(0)
+        assert relay.trips - before < 110  # 300 and more without
+        for number in range(100):
+            status = (tmp_path / f"d/f{number}").stat()
+            assert (status.st_size, status.st_mode & 0o777) == (number, 0o640)
+            assert (status.st_mtime, status.st_atime) == (number, 1)
+        assert not server.connection.handles
+
+
+async def test_a_write_behind_new_times_makes_it_younger(tmp_path: Path) -> None:
+    async with mounted(tmp_path, options=WRITEBACK) as server:
+        d = await _directory(server)
+        info = await _create(server, b"f", d)
+        await server.open(info.cookie, FWRITE, CRED)
+        await server.write(info.cookie, 0, b"old", 0, CRED)
+        await server.setattr(info.cookie, Vattr(mtime=10**9, atime=10**9), CRED)
+        await server.write(info.cookie, 3, b"new", 0, CRED)
+        await server.fsync(info.cookie, FSYNC_WAIT, 0, 0, CRED)
+        assert (tmp_path / "d/f").read_bytes() == b"oldnew"
+        assert (tmp_path / "d/f").stat().st_mtime > 10**9
+        server.close(info.cookie, FWRITE, CRED)
+        await server.unmount(0)
+
+
+async def test_a_server_that_sets_by_path_only(tmp_path: Path) -> None:
+    async with mounted(tmp_path, "-P", "fsetstat", options=WRITEBACK) as server:
+        d = await _directory(server)
+        info = await _create(server, b"f", d)
+        await server.setattr(info.cookie, Vattr(mode=0o604, mtime=10**9, atime=10**9), CRED)
+        await server.open(info.cookie, FWRITE, CRED)
+        server.close(info.cookie, FWRITE, CRED)
+        await server.unmount(0)
+        status = (tmp_path / "d/f").stat()
+        assert (status.st_mode & 0o777, status.st_mtime) == (0o604, 1)
+
+
+@pytest.mark.logs(r"not saved")
+async def test_what_could_not_be_set_is_told(tmp_path: Path) -> None:
+    flags = ("-P", "fsetstat,setstat")
+    async with mounted(tmp_path, *flags, options=WRITEBACK) as server:
+        d = await _directory(server)
+        info = await _create(server, b"f", d)
+        await server.setattr(info.cookie, Vattr(mtime=10**9, atime=10**9), CRED)
+        await server.open(info.cookie, FWRITE, CRED)
+        server.close(info.cookie, FWRITE, CRED)
+        assert await errno_of(server.sync(MNT_WAIT, CRED)) == errno.EACCES
+        await server.unmount(MNT_FORCE)
+
+
 async def test_the_queue_is_bounded(tmp_path: Path) -> None:
     async with mounted(tmp_path, options=WRITEBACK) as server:
         d = await _directory(server)
