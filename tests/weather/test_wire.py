@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ..support.expect import pattern
-from ..support.wire import missing
-from .storm import COMMANDS, DEAD_AFTER, storm
+from ..support.mounts import Ground, mount, python_command, wait_until
+from ..support.sshd import find_sftp_server
+from ..support.stacks import PSSHFS
+from ..support.superserver import superserver
+from ..support.wire import Wire, missing
+from .storm import COMMANDS, DEAD_AFTER, HANG, storm
 from .wires import WireSky, at_far_end
 
 pytestmark = [
@@ -74,3 +80,41 @@ def test_each_lost_octet_is_told(tmp_path: Path, verdict: str) -> None:
             there[at : at + 262_144] == pattern(262_144, at) for at in range(0, safe, 262_144)
         )
         wire.clear()
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_black_hole_without_ssh(tmp_path: Path, is_idle: bool) -> None:
+    """By a port of its own, where nobody but TCP asks whether the server is there."""
+    with (
+        Wire() as wire,
+        superserver([find_sftp_server()], host=wire.FAR, within=wire.far) as port,
+    ):
+        (origin := tmp_path / "origin").mkdir()
+        words = (f"dead_after={DEAD_AFTER:g}", f"on_disconnect=wait:{HANG:g}")
+        command = replace(
+            PSSHFS,
+            argv=lambda ground: [
+                *wire.near,
+                *python_command("psshfs"),
+                *(option for word in ground.options for option in ("-o", word)),
+                *("-o", f"directport={port}", f"{wire.FAR}:{ground.origin}", str(ground.point)),
+            ],
+        )
+        made = mount(command, Ground(origin, tmp_path / "mnt", tmp_path / "log", None, words))
+        try:
+            with (made.point / "f").open("wb", buffering=0) as file:
+                wire.rule("drop")
+                start = time.monotonic()
+                if not is_idle:
+                    file.write(b"x" * 100_000)
+                assert wait_until(lambda: "connection lost" in made.ground.log.read_text(), 30.0)
+                assert time.monotonic() - start < 3 * DEAD_AFTER
+                wire.clear()
+                file.write(b"y")
+                os.fsync(file.fileno())
+                size = 1 if is_idle else 100_001
+                assert (origin / "f").stat().st_size == size
+            made.log_read = sys.maxsize
+            made.close()
+        finally:
+            made.destroy()

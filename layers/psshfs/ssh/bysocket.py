@@ -24,9 +24,9 @@ _PIECE: Final = 1 << 18
 """Octets moved at once between descriptors and our socket."""
 
 
-async def reach_port(target: Target, port: int) -> tuple[Stream, SocketWatch]:
-    """Connect to a TCP port of the host. Errors: `ConnectError` UNKNOWN_HOST, REFUSED,
-    UNREACHABLE."""
+async def reach_port(target: Target, port: int, dead_after: float) -> tuple[Stream, SocketWatch]:
+    """Connect to a TCP port of the host, which is left when nothing comes through for `dead_after`
+    seconds. Errors: `ConnectError` UNKNOWN_HOST, REFUSED, UNREACHABLE."""
     host = target.host or "localhost"
     place = f"{host} port {port}"
     try:
@@ -39,11 +39,26 @@ async def reach_port(target: Target, port: int) -> tuple[Stream, SocketWatch]:
     for family, kind, protocol, _, address in found:
         sock = trio.socket.socket(family, kind, protocol)
         try:
-            return await _connected(sock, sock.connect(address), place, host)
+            stream, watch = await _connected(sock, sock.connect(address), place, host)
         except ConnectError as exc:
             failure = failure or exc
+        else:
+            _notice_death(stream.socket, dead_after)
+            return stream, watch
     assert failure is not None
     raise failure
+
+
+def _notice_death(sock: _socket.socket, dead_after: float) -> None:
+    """Have TCP ask a silent peer whether it is there, as ssh does with ServerAliveInterval."""
+    interval = max(1, int(dead_after / 4))
+    tcp = _socket.IPPROTO_TCP
+    sock.setsockopt(tcp, _socket.TCP_NODELAY, 1)
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(tcp, _socket.TCP_KEEPIDLE, interval)
+    sock.setsockopt(tcp, _socket.TCP_KEEPINTVL, interval)
+    # Counts for what was sent and not acknowledged, too, and in place of TCP_KEEPCNT.
+    sock.setsockopt(tcp, _socket.TCP_USER_TIMEOUT, int(dead_after * 1000))
 
 
 async def reach_vsock(address: tuple[int, int]) -> tuple[Stream, SocketWatch]:
@@ -84,9 +99,6 @@ async def _connected(
     except BaseException:
         sock.close()
         raise
-    if sock.family != _socket.AF_VSOCK:
-        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     plain = _socket.socket(fileno=sock.detach())
     plain.setblocking(False)
     return Stream(plain, None, place, host), SocketWatch()

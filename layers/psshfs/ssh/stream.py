@@ -50,7 +50,7 @@ async def open_stream(target: Target, options: SshOptions) -> AsyncIterator[Stre
     elif options.vsock is not None:
         stream, watch = await reach_vsock(options.vsock)
     elif options.directport is not None:
-        stream, watch = await reach_port(target, options.directport)
+        stream, watch = await reach_port(target, options.directport, options.dead_after)
     elif options.sftp_server is not None:
         stream, watch = await run_server(target, options.sftp_server)
     elif options.ssh_command is not None:
