@@ -61,6 +61,8 @@ PACKET_MAX: Final = 256 * 1024 + 4096
 """Longest packet taken from a server that has not stated longer reads (OpenSSH's limit)."""
 REQUEST_TIMEOUT: Final = 120.0
 """Seconds without an octet, while answers are owed, after which a server counts as dead."""
+LATE: Final = 5.0
+"""Seconds after its time at which the watcher wakes up only if this process was stopped."""
 
 
 class ConnectionStatistics(NamedTuple):
@@ -308,6 +310,10 @@ class Connection:
             now = trio.current_time()
             due = self.heard + self._timeout
             if not self._slots:
+                due = now + self._timeout
+            elif now > due + LATE:
+                # It was we who were stopped: what came meanwhile has yet to be read.
+                self.heard = now
                 due = now + self._timeout
             elif now >= due:
                 self.failed(f"no octet from the server for {self._timeout:g} s", errno.ETIMEDOUT)

@@ -62,6 +62,27 @@ def test_a_black_hole_is_noticed(tmp_path: Path, way: str) -> None:
         assert not lost & {pid for one in made.pids for pid in list_descendants(one)}
 
 
+@pytest.mark.parametrize("way", ["asyncssh", "ssh"])
+def test_a_stopped_mount_goes_on(tmp_path: Path, way: str) -> None:
+    """All of it stands still for longer than a network may, as in a frozen container."""
+    with outside(tmp_path, COMMANDS[way], 0.0) as (_, __, made):
+        with (made.point / "f").open("wb", buffering=0) as file:
+            file.write(b"before")
+            stopped = made.processes()
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                for pid in stopped:
+                    os.kill(pid, number)
+                if number == signal.SIGSTOP:
+                    writer = threading.Thread(target=file.write, args=(b", meanwhile",))
+                    writer.start()
+                    time.sleep(DEAD_AFTER + 1)  # nothing else happens
+            writer.join(20)
+            assert not writer.is_alive()
+            file.write(b", after")
+            os.fsync(file.fileno())
+        assert (made.origin / "f").read_bytes() == b"before, meanwhile, after"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
 def test_a_full_disk_is_told_once(tmp_path: Path) -> None:
     """The server's disk is full, and the connection is cut on the way to that."""

@@ -82,6 +82,21 @@ def test_each_lost_octet_is_told(tmp_path: Path, verdict: str) -> None:
         wire.clear()
 
 
+def test_a_network_that_is_back_is_used_at_once(tmp_path: Path) -> None:
+    """Attempts are made 0, 1, 3, 7 and 15 s after the loss, and when a link comes up."""
+    with at_far_end(tmp_path, COMMANDS["ssh"]) as (wire, _, made):
+        (made.origin / "f").write_text("contents")
+        wire.link(on=False)
+        log = made.ground.log
+        assert wait_until(lambda: "cannot connect again yet" in log.read_text(), 30.0)
+        time.sleep(8)  # the attempt after 7 s is over, too
+        wire.link(on=True)
+        start = time.monotonic()
+        assert wait_until(lambda: "connected again" in log.read_text(), 30.0)
+        assert time.monotonic() - start < 5
+        assert (made.point / "f").read_text() == "contents"
+
+
 @pytest.mark.parametrize("is_idle", [True, False])
 def test_a_black_hole_without_ssh(tmp_path: Path, is_idle: bool) -> None:
     """By a port of its own, where nobody but TCP asks whether the server is there."""

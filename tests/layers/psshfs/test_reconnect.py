@@ -9,13 +9,14 @@ import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, link, mount_psshfs
+from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, link, mount_psshfs, roaming
 from syspuffs.layers.psshfs.ssh.failure import Cause, ConnectError
 from syspuffs.native.constants import FREAD, FSYNC_CLOSE, FSYNC_WAIT, FWRITE, IO_APPEND, Vtype
 from syspuffs.native.errors import VfsError
@@ -466,6 +467,28 @@ async def test_silence_ends_a_connection_and_not_the_request(tmp_path: Path) -> 
 
         nursery.start_soon(hear)
         assert (await look(server, b"f")).vtype == Vtype.VREG
+        assert line.opened == 2
+
+
+async def test_a_connection_is_tried_when_the_machine_wakes_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been given up by the other side, and nobody was awake to hear it."""
+    slept = [0]
+    monkeypatch.setattr(link, "Roaming", partial(roaming.Roaming, slept=lambda: slept[0]))
+    monkeypatch.setattr(roaming, "_LOOK_EVERY", 0.01)
+    monkeypatch.setattr(link, "PROBE", 0.1)
+    (tmp_path / "f").write_text("contents")
+    async with mounted(tmp_path) as (server, line, _):
+        slept[0] += 3600 * 10**9
+        with trio.move_on_after(0.5):
+            await server.connection.lost.wait()
+        assert server.connection.losses == 0, "it was well"
+        line.mute = True
+        slept[0] += 3600 * 10**9
+        with trio.fail_after(5):
+            await server.connection.lost.wait()
+        assert (await look(server, b"f")).size == 8
         assert line.opened == 2
 
 
