@@ -253,6 +253,7 @@ def test_foreground_ends_at_a_signal(psshfs: Mount, sshd: Sshd, point: Path) -> 
         (["-o", "frobnicate", "host:", "/"], 2),
         (["-x", "host:", "/"], 2),
         (["-p", "0", "host:", "/"], 2),
+        (["-o", "idmap=file", "host:", "{point}"], 2),
         (["no-such-host.invalid:", "{point}"], 10),
         (["host:", "/no/such/directory"], 30),
     ],

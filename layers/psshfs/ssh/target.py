@@ -56,6 +56,10 @@ def parse_target(text: str, *, local: bool = False) -> Target:
         raise TargetError(f"bad target {text!r}: it holds a NUL octet")
     if local and (text.startswith(("/", "./", "../")) or ":" not in text):
         return Target(None, "", os.fsencode(text))
+    if text.startswith(("sftp://", "ssh://")):
+        raise TargetError(f"bad target {text!r}: an address of the web; use [user@]host:[path]")
+    if text.startswith("::") and not local:
+        raise TargetError(f"bad target {text!r}: an IPv6 address stands in brackets, [::1]:/path")
     login, separator, path = _split(text)
     user: str | None
     user, at, host = login.rpartition("@")

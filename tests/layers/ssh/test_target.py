@@ -51,6 +51,8 @@ def test_remote(text: str, user: str | None, host: str, path: bytes) -> None:
         ("[::1]x:/", "':' expected"),
         ("[]:/x", "needs an address"),
         ("host:/a\0b", "NUL"),
+        ("::1:/pub", "in brackets"),
+        ("sftp://me@host/pub", "use [user@]host:[path]"),
     ],
 )
 def test_refused(text: str, problem: str) -> None:
