@@ -233,6 +233,8 @@ class _Run:
         """When a clean unmount was asked for."""
         self._unmount: Callable[[], bool] = _nothing
         """Asks for a clean unmount; returns whether there was anything to unmount."""
+        self._hasten: Callable[[], None] = lambda: None
+        """Ends the waiting for what is not saved."""
 
     async def run(self) -> None:
         """Mount, serve, unmount."""
@@ -272,7 +274,7 @@ class _Run:
                 self._forget = _nobody
 
     async def _on_host(self, attachment: Attachment) -> None:
-        from .host.session import mount_and_serve, request_unmount
+        from .host.session import hasten_unmount, mount_and_serve, request_unmount
 
         kargs = attachment.server.kargs
         options = replace(
@@ -286,6 +288,7 @@ class _Run:
             self._stay()
         # From the first request on, before we know that it was answered: programs may be at work.
         self._unmount = request_unmount
+        self._hasten = hasten_unmount
         await mount_and_serve(
             attachment.server,
             attachment.mountpoint,
@@ -442,6 +445,7 @@ class _Run:
                 (self._serving or self._scope).cancel()
         elif self._serving is not None and now > self._ending + _AGAIN_SECONDS:
             self._serving.cancel()
+            self._hasten()
 
     async def _watch_foreground(self) -> None:
         """Stop when the parent that waits for the mount has gone."""

@@ -16,6 +16,7 @@ from ..layers.psshfs.ssh.stream import SshOptions, Stream, open_stream
 from ..layers.psshfs.ssh.target import Target, parse_target
 from ..native.errors import VfsError
 from .failures import leaves
+from .saving import SavingLine
 from .status import CommandError, Status
 from .words.idfiles import group_ids, user_ids
 from .words.options import Settings
@@ -43,6 +44,7 @@ def remote(psshfs: Settings, ssh: Settings, *, readonly: bool) -> Remote:
 
     Later words win, as everywhere behind `-o`; ssh itself takes the first value of a keyword, so
     the order is turned round, save for keywords of which it takes all.
+    Errors: CommandError for a map of ids that cannot be read.
     """
     reach = SshOptions(
         port=psshfs.get("port"),
@@ -62,6 +64,8 @@ def remote(psshfs: Settings, ssh: Settings, *, readonly: bool) -> Remote:
     ours = {renamed.get(name, name): value for name, value in psshfs.items()}
     known = {field.name for field in fields(PsshfsOptions)}
     if ours.get("idmap") is Idmap.FILE:
+        if not {"uidfile", "gidfile"} & ours.keys():
+            raise CommandError(Status.USAGE, "idmap=file needs a file: give uidfile or gidfile")
         ours |= {"uids": user_ids(ours.get("uidfile")), "gids": group_ids(ours.get("gidfile"))}
     serve = PsshfsOptions(ro=readonly, **{k: v for k, v in ours.items() if k in known})
     # A descriptor that was given to us is all that there is of its connection.
@@ -121,6 +125,7 @@ async def remote_tree(
                 remote.psshfs,
                 mntfromname=special.encode("utf-8", "surrogateescape"),
                 channel_opener=_channel_opener(target, remote.ssh, streams),
+                tell_unsaved=SavingLine(special),
                 opener=again if remote.reconnects else None,
             ) as server:
                 is_served = True

@@ -15,6 +15,7 @@ import trio
 from ...layers.ops import FileServer
 from ...native import device_replies
 from ...native.constants import FlushOp
+from ...native.errors import VfsError
 from ...native.records import Cookie
 from ..words.options import HostOptions
 from .device import Device
@@ -100,6 +101,16 @@ def request_unmount() -> bool:
     return True
 
 
+_saving: trio.CancelScope | None = None
+"""Around the end of what is below, while that waits for what is not saved."""
+
+
+def hasten_unmount() -> None:
+    """Have an unmount that saves what was written last do so no longer. It fails then."""
+    if _saving is not None:
+        _saving.cancel()
+
+
 def _raise_read_ahead(mountpoint: str) -> None:
     """Let the host read ahead as much as one request carries. Root's; for others it stays."""
     device = os.stat(mountpoint).st_dev
@@ -130,7 +141,7 @@ async def mount_and_serve(
     `server.unmount` is awaited in any case before this returns, forced if need be; the caller
     still owns the server's own context. Raises HostMountError.
     """
-    global _end_session
+    global _end_session, _saving
     check_mount_point(mountpoint)
     mountpoint = os.path.realpath(mountpoint)
     fd, keeper = mount(mountpoint, options)
@@ -166,9 +177,12 @@ async def mount_and_serve(
         if upcalls is not None:
             upcalls.open = False
         try:
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True) as _saving:
                 await end.server.unmount(0)
+            if _saving.cancelled_caught:
+                raise VfsError(errno.EINTR, "it was told twice to end, and saved nothing more")
         finally:
+            _saving = None
             if device.close():
                 unmount(mountpoint)
             if keeper is not None:

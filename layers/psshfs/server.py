@@ -39,6 +39,7 @@ from .node import PATH_LEN_MAX
 from .options import Idmap, PsshfsOptions
 from .recovery import restore
 from .renaming import RenameOperations
+from .saving import STALL_MAX, Tell, Unsaved, save
 from .session import Session, open_session
 from .slot import STATUS
 from .symlinks import SymlinkOperations
@@ -85,10 +86,12 @@ PATHCONF: Final = {
 }
 
 
-UNMOUNT_MAX: Final = 45.0
-"""Seconds that an unmount waits for writes: a dead network is noticed in 30, by default."""
 NAMED_MAX: Final = 20
 """Files that are named in an error."""
+
+
+def _tell_nobody(_: Unsaved) -> None:
+    pass
 
 
 class PsshfsStatistics(NamedTuple):
@@ -120,6 +123,7 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
         nursery: trio.Nursery,
         *,
         channel_opener: Opener | None = None,
+        tell_unsaved: Tell = _tell_nobody,
         clock: Callable[[], int] = time.monotonic_ns,
         wall: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -127,6 +131,7 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
             connection, session, options, nursery, opener=channel_opener, clock=clock, wall=wall
         )
         root = self.table.root
+        self._tell_unsaved = tell_unsaved
         self._kargs = Kargs(
             typename="psshfs",
             mntfromname=mntfromname,
@@ -187,26 +192,19 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
             raise
 
     async def unmount(self, flags: int) -> None:
-        """Wait for all writes, UNMOUNT_MAX at most; what was not saved then is named in the log.
+        """Wait for all writes while there is progress; what was not saved is named in the log.
 
         Errors: that of a write nobody was told of, with the names; not with MNT_FORCE.
+        Cancelled, it waits no longer, and the log has the names all the same.
         """
-        with trio.move_on_after(UNMOUNT_MAX) as scope:
-            await self.writeback.drain()
-            for node in list(self.table.nodes.values()):
-                if node.file is not None:
-                    await node.file.writes.drain()
-        if scope.cancelled_caught:
-            self.connection.drop(f"writes were not answered for {UNMOUNT_MAX:g} s at the unmount")
-            self.connection.give_up(errno.ETIMEDOUT)
-        first = self.writeback.take_error()  # its names are in the log already
-        names = []
-        for node in list(self.table.nodes.values()):
-            error = None if node.file is None else node.file.writes.take_error()
-            if error is not None:
-                first = first or error
-                names.append("a removed file" if node.is_gone else repr(self.table.path(node)))
-                _log.error("not saved: %s: %s", names[-1], error)
+        try:
+            if not await save(self, self._tell_unsaved):
+                self._give_up(f"writes were not answered for {STALL_MAX:g} s at the unmount")
+        except BaseException:
+            self._give_up("nobody waits for the end of the unmount any more")
+            self._take_unsaved()
+            raise
+        first, names = self._take_unsaved()
         if first is not None and not flags & MNT_FORCE:
             if not names:
                 raise first
@@ -216,6 +214,23 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
             if node.file is not None:
                 node.file.dispose()
                 node.file = None
+
+    def _give_up(self, why: str) -> None:
+        self.connection.drop(why)
+        self.connection.give_up(errno.ETIMEDOUT)
+
+    def _take_unsaved(self) -> tuple[VfsError | None, list[str]]:
+        """Return the first error that nobody was told of, and name what was not saved in the log
+        and in the list."""
+        first = self.writeback.take_error()  # its names are in the log already
+        names = []
+        for node in list(self.table.nodes.values()):
+            error = None if node.file is None else node.file.writes.take_error()
+            if error is not None:
+                first = first or error
+                names.append("a removed file" if node.is_gone else repr(self.table.path(node)))
+                _log.error("not saved: %s: %s", names[-1], error)
+        return first, names
 
     # The rest of the nodes' operations.
 
@@ -274,6 +289,7 @@ async def mount_psshfs(
     *,
     mntfromname: bytes = b"psshfs",
     channel_opener: Opener | None = None,
+    tell_unsaved: Tell = _tell_nobody,
     clock: Callable[[], int] = time.monotonic_ns,
     wall: Callable[[], int] = time.time_ns,
     opener: Opener | None = None,
@@ -283,7 +299,8 @@ async def mount_psshfs(
     `socket` carries the SFTP subsystem's octets; it stays the caller's, but is shut down at the
     end. `path` empty means the login directory. The caller calls `unmount` before the end of the
     context; what is unacknowledged at its end is lost. `channel_opener` gives further streams to
-    the same server, over which data of long files go as well when one channel is too few. When the
+    the same server, over which data of long files go as well when one channel is too few.
+    `tell_unsaved` hears what is left while an unmount waits for the server. When the
     connection is lost, `opener` gives another one to the same server; without it, all operations
     end with ENOTCONN from then on.
     Errors at the beginning: see `open_session`.
@@ -304,6 +321,7 @@ async def mount_psshfs(
                 options,
                 nursery,
                 channel_opener=channel_opener,
+                tell_unsaved=tell_unsaved,
                 clock=clock,
                 wall=wall,
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import select
 import signal
 import subprocess
 import threading
@@ -147,3 +149,73 @@ def test_termination_says_what_was_not_saved(tmp_path: Path) -> None:
         assert f"{ground.origin}/lost" in said
         assert (ground.origin / "lost").read_bytes() == b"saved"
         assert mounted_type(ground.point) is None
+
+
+@pytest.mark.parametrize(("way", "is_hasty"), [("asyncssh", False), ("ssh", False), ("ssh", True)])
+def test_saving_is_shown(tmp_path: Path, way: str, is_hasty: bool) -> None:
+    """^C while a slow link has yet to take what was written: it is waited for, and one sees how
+    much it is. Who cannot wait presses it again, and is told what is lost."""
+    content = os.urandom(20_000)
+    with behind(tmp_path, 0.0) as (line, _, ground), Screen() as screen:
+        ground.point.mkdir()
+        argv = COMMANDS[way].argv(replace(ground, extra=("writeback=yes", "dead_after=10")))
+        at = argv.index(f"log={ground.log}")
+        del argv[at - 1 : at + 1]
+        with subprocess.Popen([*argv, "-f"], stderr=screen.slave) as process:
+            try:
+                assert wait_until(lambda: mounted_type(ground.point) is not None)
+                line.tune(rate=300_000)
+                for number in range(100):
+                    (ground.point / f"{number}").write_bytes(content)
+                process.send_signal(signal.SIGINT)
+                screen.wait_for(
+                    r"\rsaving \d+ files, \d+(\.\d)? [kM]B left, \d+(\.\d)? kB/s \.\.\."
+                )
+                if is_hasty:
+                    process.send_signal(signal.SIGINT)
+                status = screen.watch(process)
+            finally:
+                process.kill()
+        if is_hasty:
+            assert status == Status.UNSAVED
+            screen.wait_for("not saved")
+        else:
+            assert status == 0
+            assert all(
+                (ground.origin / f"{number}").read_bytes() == content for number in range(100)
+            )
+        assert mounted_type(ground.point) is None
+
+
+class Screen:
+    """A terminal that a program's words go to."""
+
+    def __init__(self) -> None:
+        self.slave = -1
+        self._master = -1
+        self.seen = ""
+
+    def __enter__(self) -> Screen:
+        self._master, self.slave = os.openpty()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._master)
+        os.close(self.slave)
+
+    def wait_for(self, regex: str) -> None:
+        """Read on until it is there."""
+        deadline = time.monotonic() + 20
+        while not re.search(regex, self.seen.replace("\x1b[K", "")):
+            rest = max(0.0, deadline - time.monotonic())
+            assert select.select([self._master], [], [], rest)[0], f"no {regex!r}: {self.seen!r}"
+            self.seen += os.read(self._master, 4096).decode()
+
+    def watch(self, process: subprocess.Popen[bytes]) -> int:
+        """Read on until a process has ended; return its status."""
+        deadline = time.monotonic() + 40
+        while process.poll() is None or select.select([self._master], [], [], 0)[0]:
+            assert time.monotonic() < deadline, f"it does not end: {self.seen!r}"
+            if select.select([self._master], [], [], 0.01)[0]:
+                self.seen += os.read(self._master, 4096).decode()
+        return process.returncode

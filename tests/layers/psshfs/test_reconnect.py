@@ -16,7 +16,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, link, mount_psshfs, roaming
+from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, link, mount_psshfs, roaming, saving
 from syspuffs.layers.psshfs.ssh.failure import Cause, ConnectError
 from syspuffs.native.constants import FREAD, FSYNC_CLOSE, FSYNC_WAIT, FWRITE, IO_APPEND, Vtype
 from syspuffs.native.errors import VfsError
@@ -490,6 +490,42 @@ async def test_a_connection_is_tried_when_the_machine_wakes_up(
             await server.connection.lost.wait()
         assert (await look(server, b"f")).size == 8
         assert line.opened == 2
+
+
+@pytest.mark.logs("not saved")
+@pytest.mark.parametrize("is_heard", [True, False])
+async def test_an_unmount_waits_while_there_is_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_heard: bool
+) -> None:
+    """A slow server gets all the time that it needs, and one that says nothing gets 45 s."""
+    monkeypatch.setattr(saving, "STALL_MAX", 0.6)
+    monkeypatch.setattr(saving, "_LOOK_EVERY", 0.05)
+    told: list[saving.Unsaved] = []
+    async with mounted(tmp_path) as (server, line, nursery):
+        monkeypatch.setattr(server, "_tell_unsaved", told.append)
+        info = await make(server, b"f")
+        await server.open(info.cookie, FWRITE, CRED)
+        line.deaf = True
+        line.cut()
+        line.refuses = True
+        for at in range(0, 50, 10):
+            await server.write(info.cookie, at, bytes(10), 0, CRED)
+        writes = server.table.node(info.cookie).file
+        assert writes is not None
+
+        async def answer() -> None:
+            for slot in list(server.connection.retained):
+                await trio.sleep(0.2)
+                server.connection.retained.pop(slot)
+                slot.complete(None)
+
+        if is_heard:
+            nursery.start_soon(answer)
+            await server.unmount(0)
+        else:
+            assert await errno_of(server.unmount(0)) == errno.ETIMEDOUT
+        assert told[0] == (1, 50)
+        assert told[-1] == (0, 0)
 
 
 async def test_the_root_that_is_gone_is_waited_for(tmp_path: Path) -> None:
