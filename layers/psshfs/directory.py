@@ -151,6 +151,8 @@ class Listing:
         self.is_loaded = False
         self.read_at = -IDLE
         """When a reader last began with it, monotonic ns."""
+        self.used_at = -IDLE
+        """When a name of it was last asked for, or a reader last began with it, monotonic ns."""
         self.made_until = 0
         """Of a directory that we made: until when it most likely holds only what we made there."""
         self.own_until = 0

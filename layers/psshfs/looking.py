@@ -49,10 +49,12 @@ class LookOperations(AttrCache):
         self.counts.names += 1
         if name == b"..":
             return self.newinfo(directory.parent or directory, now)
+        listing = directory.listing
+        if listing is not None:
+            listing.used_at = now
         child = self.table.child(directory, name)
         if child is not None and now < child.name_expiry:
             return self.newinfo(child, now)
-        listing = directory.listing
         if listing is not None and now < listing.expiry:
             entry = listing.entries.get(name)
             if entry is None:
@@ -190,7 +192,7 @@ class LookOperations(AttrCache):
                 self.space.ask()
             listing = await self.load(directory)
         if offset == 0:
-            listing.read_at = self.clock()
+            listing.read_at = listing.used_at = self.clock()
             self.table.listings.use(directory, listing.read_at)
             self.prefetch.entered(directory)
         dots: list[Dirent] = []

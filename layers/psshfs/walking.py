@@ -9,7 +9,9 @@ for all of them, so it is fetched when it costs less than to go on asking.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Any, Final
 
 import trio
@@ -25,7 +27,7 @@ WINDOW_MAX: Final = 32
 """Directories ahead of one program."""
 TASKS_MAX: Final = 32
 """Directories fetched ahead at the same time."""
-FIRST_FAR: Final = 16
+FIRST_FAR: Final = 32
 """Directories ahead of a program that begins with the first one right after it has read the parent,
 where the server is far. With fewer it would wait for two round trips once more."""
 MADE_AGE: Final = 30 * 10**9
@@ -34,6 +36,11 @@ RECENT: Final = 2 * 10**9
 """Who has begun to read a directory so recently, ns, may be about to go through those below."""
 AHEAD_MAX: Final = 1024
 """Directories of which is remembered that they were fetched ahead."""
+RENEWED_AGE: Final = 120 * 10**9
+"""A listing that was used so recently, ns, is fetched again with the first name that is asked for
+above it, where the server is far."""
+RENEWED_MAX: Final = 1000
+"""Names in listings that are fetched so, and nodes of a directory that are looked at for them."""
 MISSED_MAX: Final = 64
 """Directories in which names asked for one by one are counted."""
 MISSED_KNOWN: Final = 2
@@ -143,6 +150,8 @@ class Walk:
         if now - since > RECENT:
             count, since = 0, now
         count += 1
+        if self._round_trip.is_far:
+            self._renew(directory, now)
         if count >= self._enough(directory):
             if len(self._loading) < TASKS_MAX:
                 self._start(directory)
@@ -150,6 +159,27 @@ class Walk:
         if len(self._missed) >= MISSED_MAX:
             del self._missed[next(iter(self._missed))]
         self._missed[cookie] = count, since
+
+    def _renew(self, directory: DirectoryNode, now: int) -> None:
+        """Have those listings fetched anew that have grown old below a directory, and were used
+        lately: who begins again at the top most likely comes for the same ones."""
+        names = 0
+        tops = deque([directory])
+        while tops:
+            for child in islice((tops.popleft().children or {}).values(), RENEWED_MAX):
+                listing = child.listing
+                if (
+                    listing is None
+                    or not isinstance(child, DirectoryNode)
+                    or now - listing.used_at > RENEWED_AGE
+                ):
+                    continue
+                if listing.is_loaded and now >= listing.expiry and child not in self._loading:
+                    names += listing.counted
+                    if names > RENEWED_MAX or len(self._loading) >= TASKS_MAX:
+                        return
+                    self._start(child)
+                tops.append(child)
 
     def _enough(self, directory: DirectoryNode) -> int:
         """Return how many names asked for make a listing worth while."""

@@ -172,6 +172,34 @@ async def test_a_first_file_in_another_order_than_the_next_ones(tmp_path: Path) 
         assert relay.trips - before <= 30  # 120 without
 
 
+async def test_what_was_used_below_is_listed_again_at_once(tmp_path: Path) -> None:
+    _fill(tmp_path / "tree/deep", 3, 5)
+    _fill(tmp_path / "other", 1, 1)
+    clock = Clock()
+    async with far(tmp_path, clock) as (server, _):
+
+        async def look_at_all() -> None:
+            for number in range(3):
+                for file in range(5):
+                    assert (await look(server, b"tree/deep/d%02d/f%02d" % (number, file))).cookie
+            await _quiet(server)
+
+        await look(server, b"other/d00/f00")
+        await look_at_all()
+        for minutes in range(3):
+            clock.advance(61)
+            await look(server, b"tree")
+            await _quiet(server)
+            requests = server.connection.statistics().requests
+            if minutes == 0:
+                await look_at_all()
+                assert server.connection.statistics().requests == requests
+        # Used a minute ago, now two minutes ago, and not since.
+        await look(server, b"tree/deep")
+        await look(server, b"tree/deep/d00/f00")
+        assert server.connection.statistics().requests > requests
+
+
 async def test_room_is_asked_for_along_with_a_listing(tmp_path: Path) -> None:
     _fill(tmp_path, 1, 1)
     async with far(tmp_path) as (server, _):
