@@ -2,7 +2,7 @@
 
     stream       the way in: a connected socket, whoever carries it
     carrier      what is common to those who do:
-      bypump       asyncssh in a process of its own (pump, pumping, relay, splitter)
+      bypump       asyncssh in a process of its own (pump, pumping, relay, shortcut, splitter)
       byprogram    OpenSSH's ssh or another program (command)
       bysocket     a port, a vsock, descriptors
     unsent       what is lost with a connection stays lost

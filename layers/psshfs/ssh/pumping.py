@@ -18,6 +18,7 @@ import uvloop
 from .failure import Cause, ConnectError
 from .login import Login, Orders
 from .relay import Relay
+from .shortcut import Shortcut
 from .terminal import Terminal
 
 _WINDOW = 16 << 20
@@ -76,6 +77,7 @@ class Pump:
         self._status = status
         self._ended = asyncio.Event()
         self._channels: set[asyncio.Task[None]] = set()
+        self._shortcut: Shortcut | None = None
 
     def tell(self, event: str, **fields: object) -> None:
         """Send an event; nobody listening any more is noticed elsewhere."""
@@ -111,6 +113,8 @@ class Pump:
             guard = asyncio.ensure_future(_guard(connection, relay, *login.keepalive()))
             await self._wait_end(session)
             guard.cancel()
+            if self._shortcut is not None:
+                self._shortcut.remove(relay)
             relay.stop()
             if self._ended.is_set():
                 connection.close()
@@ -128,7 +132,7 @@ class Pump:
     ) -> _Session:
         session = _Session(relay)
         try:
-            await _start_sftp(connection, login, session, server)
+            channel = await _start_sftp(connection, login, session, server)
         except TimeoutError:
             raise ConnectError(
                 Cause.UNREACHABLE,
@@ -141,7 +145,9 @@ class Pump:
                 f"{'' if '/' in server else ' subsystem'} ({exc.reason}); "
                 "ask its administrator for it",
             ) from exc
-        _quicken(connection, relay)
+        self._shortcut = _quicken(connection, relay)
+        if self._shortcut is not None:
+            self._shortcut.add(channel, relay)
         relay.start()
         return session
 
@@ -169,8 +175,12 @@ class Pump:
             except (TimeoutError, asyncssh.Error, OSError) as exc:
                 self.tell("note", text=f"no further channel: {exc or 'no answer'}")
                 return
+            if self._shortcut is not None:
+                self._shortcut.add(channel, relay)
             relay.start()
             await _first(ended, session.closed)
+            if self._shortcut is not None:
+                self._shortcut.remove(relay)
             relay.stop()
             channel.close()
 
@@ -258,16 +268,19 @@ async def _shown_waiting(terminal: Terminal, host: str) -> AsyncIterator[None]:
         terminal.wait("")
 
 
-def _quicken(connection: asyncssh.SSHClientConnection, relay: Relay) -> None:
-    """Spare what the ciphers in use do not need."""
+def _quicken(connection: asyncssh.SSHClientConnection, relay: Relay) -> Shortcut | None:
+    """Spare what the ciphers in use do not need; return the short way that channels may take."""
+    shortcut = None
     cipher: str = connection.get_extra_info("send_cipher")
     splitter = connection.get_extra_info("splitter")
     # Behind a jump host the splitter is that of the connection to the jump host.
     if splitter is not None and splitter.connection is connection:
         splitter.before, splitter.after = relay.begin_batch, relay.end_batch
         received: str = connection.get_extra_info("recv_cipher")
-        if "gcm" in received:
-            splitter.find_packets()
+        if "gcm" in received and splitter.find_packets():
+            shortcut = Shortcut.of(connection)
+            if shortcut is not None:
+                splitter.take = shortcut.take
     if not cipher.endswith("-cbc"):
         # asyncssh puts an IGNORE message before each packet. That guards against guessing the
         # initialisation vector of CBC ciphers; with others it is a second packet for nothing.
@@ -278,6 +291,7 @@ def _quicken(connection: asyncssh.SSHClientConnection, relay: Relay) -> None:
                 send(pkttype, *args, handler=handler)
 
         setattr(connection, "send_packet", send_packet)  # noqa: B010 - mypy wants no assignment
+    return shortcut
 
 
 async def _guard(

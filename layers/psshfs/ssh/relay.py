@@ -74,7 +74,7 @@ class Relay:
 
     # Channel to socket.
 
-    def deliver(self, data: bytes) -> None:
+    def deliver(self, data: bytes | memoryview) -> None:
         """Take octets of the channel; they leave with the batch, or soon when there is none."""
         self.received += len(data)
         self._pieces.append(data)

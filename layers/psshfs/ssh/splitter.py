@@ -33,6 +33,8 @@ class Splitter(asyncio.BufferedProtocol):
         self._finds = False
         self.before: Callable[[], None] | None = None
         self.after: Callable[[], None] | None = None
+        self.take: Callable[[memoryview], bool] | None = None
+        """Tried first, with each whole packet; True: the connection need not see it."""
         self.connection = connection
         self._view = memoryview(bytearray(_SIZE))
         self._start = 0
@@ -76,7 +78,7 @@ class Splitter(asyncio.BufferedProtocol):
 
     def _pass_packets(self) -> None:
         view, start, end = self._view, self._start, self._end
-        receive = self.connection.data_received
+        receive, take = self.connection.data_received, self.take
         while end - start >= _BLOCK:
             length = int.from_bytes(view[start : start + 4], "big") + 4 + _TAG
             if length > _PACKET_MAX:
@@ -84,7 +86,9 @@ class Splitter(asyncio.BufferedProtocol):
                 return
             if end - start < length:
                 return
-            if length <= _SMALL:  # one call more costs more than the copy
+            if take is not None and take(view[start : start + length]):
+                pass
+            elif length <= _SMALL:  # one call more costs more than the copy
                 receive(bytes(view[start : start + length]))
             else:
                 receive(bytes(view[start : start + _BLOCK]))
