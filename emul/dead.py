@@ -147,6 +147,19 @@ class DeadFs(FileSystem):
         """Fail."""
         _gone()
 
+    async def rename_with(
+        self,
+        fdvp: Vnode,
+        fvp: Vnode,
+        fcn: Componentname,
+        tdvp: Vnode,
+        tvp: Vnode | None,
+        tcn: Componentname,
+        flags: int,
+    ) -> None:
+        """Fail."""
+        _gone()
+
     async def rmdir(self, dvp: Vnode, vp: Vnode, cn: Componentname) -> None:
         """Fail."""
         _gone()
@@ -218,6 +231,16 @@ class DeadFs(FileSystem):
         _gone()
 
     async def fdiscard(self, vp: Vnode, offset: int, length: int) -> None:
+        """Fail."""
+        _gone()
+
+    async def seek_data(self, vp: Vnode, offset: int, whence: int, cred: Cred) -> int:
+        """Fail."""
+        _gone()
+
+    async def copy_file_range(
+        self, vp: Vnode, offset: int, tvp: Vnode, toffset: int, length: int, cred: Cred
+    ) -> int:
         """Fail."""
         _gone()
 

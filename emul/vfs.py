@@ -306,6 +306,24 @@ class FileSystem(ABC):
             ENOSPC        no room for the new name
         """
 
+    async def rename_with(
+        self,
+        fdvp: Vnode,
+        fvp: Vnode,
+        fcn: Componentname,
+        tdvp: Vnode,
+        tvp: Vnode | None,
+        tcn: Componentname,
+        flags: int,
+    ) -> None:
+        """Move as `rename` does, by one of the flags of renameat2(2), all or nothing.
+
+        RENAME_NOREPLACE: `tvp` is None, and what is there all the same is EEXIST; RENAME_EXCHANGE:
+        `fvp` and `tvp` change their places. Entry: as `rename`. Errors: EOPNOTSUPP; EINVAL these
+        flags; else as `rename`.
+        """
+        raise VfsError(EOPNOTSUPP)
+
     @abstractmethod
     async def rmdir(self, dvp: Vnode, vp: Vnode, cn: Componentname) -> None:
         """Remove the name `cn` of `vp`, an empty directory.
@@ -500,6 +518,24 @@ class FileSystem(ABC):
         """Make a range read as zeros and give its space back; the size stays.
 
         Entry: `vp` exclusive. Errors: EOPNOTSUPP; EISDIR, EINVAL no regular file; EINVAL the range.
+        """
+        raise VfsError(EOPNOTSUPP)
+
+    async def seek_data(self, vp: Vnode, offset: int, whence: int, cred: Cred) -> int:
+        """Return where the next data (os.SEEK_DATA) or hole (os.SEEK_HOLE) from `offset` begins.
+
+        The end of the file is a hole. Entry: `vp` shared. Errors: EOPNOTSUPP; ENXIO `offset` is at
+        the end or behind, or no data follow.
+        """
+        raise VfsError(EOPNOTSUPP)
+
+    async def copy_file_range(
+        self, vp: Vnode, offset: int, tvp: Vnode, toffset: int, length: int, cred: Cred
+    ) -> int:
+        """Copy from `vp` to `tvp`; return how many octets, fewer perhaps, 0 at the end of `vp`.
+
+        Entry: `vp` and `tvp` exclusive; they may be the same. Errors: EOPNOTSUPP, EXDEV it cannot;
+        else as `write`.
         """
         raise VfsError(EOPNOTSUPP)
 

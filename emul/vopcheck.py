@@ -228,6 +228,7 @@ _RULES: Final = {
     "remove": _Rule({0: _EXCLUSIVE, 1: _EXCLUSIVE}),
     "link": _Rule({0: _EXCLUSIVE, 1: _EXCLUSIVE}, _is_attributes),
     "rename": _Rule({0: _EXCLUSIVE, 1: _EXCLUSIVE, 3: _EXCLUSIVE, 4: _EXCLUSIVE}),
+    "rename_with": _Rule({0: _EXCLUSIVE, 1: _EXCLUSIVE, 3: _EXCLUSIVE, 4: _EXCLUSIVE}),
     "rmdir": _Rule({0: _EXCLUSIVE, 1: _EXCLUSIVE}),
     "readdir": _one(_SHARED, _is_listing),
     "readlink": _one(_SHARED),
@@ -246,6 +247,8 @@ _RULES: Final = {
     "deleteextattr": _one(_EXCLUSIVE),
     "fallocate": _one(_EXCLUSIVE),
     "fdiscard": _one(_EXCLUSIVE),
+    "seek_data": _one(_SHARED),
+    "copy_file_range": _Rule({0: _EXCLUSIVE, 2: _EXCLUSIVE}),
 }
 """All operations but `reclaim`, which only the kernel calls."""
 

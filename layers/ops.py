@@ -299,8 +299,7 @@ class FileServer(ABC):
         """Make a range read as zeros and give its space back."""
         raise VfsError(EOPNOTSUPP)
 
-    # What puffs does not have (ours): EOPNOTSUPP has the kernel above do it in another way, which
-    # is what happens to all of them above a `p2k`.
+    # What NetBSD's puffs does not have (ours): EOPNOTSUPP has the kernel above do it otherwise.
 
     async def seek_data(self, opc: Cookie, offset: int, whence: int, cred: Cred) -> int:
         """Return where the next data (os.SEEK_DATA) or hole (os.SEEK_HOLE) from `offset` begins.

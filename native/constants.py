@@ -93,7 +93,7 @@ class VfsOp(IntEnum):
 
 
 class VnOp(IntEnum):
-    """Operations on a node (class VN), in NetBSD's order."""
+    """Operations on a node (class VN), in NetBSD's order; those of Linux behind them are ours."""
 
     LOOKUP = 0
     CREATE = 1
@@ -144,6 +144,9 @@ class VnOp(IntEnum):
     CLOSEEXTATTR = 46
     FALLOCATE = 47
     FDISCARD = 48
+    SEEK_DATA = 49
+    COPY_FILE_RANGE = 50
+    RENAME_WITH = 51
 
 
 KERNEL_OPS: Final = frozenset({VnOp.BMAP, VnOp.STRATEGY, VnOp.GETPAGES, VnOp.PUTPAGES})

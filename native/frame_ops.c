@@ -92,6 +92,10 @@ static const struct op vn_ops[] = {
 	NO,
 	{ "oo", "", OP_COOKIE }, /* fallocate */
 	{ "oo", "", OP_COOKIE }, /* fdiscard */
+	/* Ours. */
+	{ "ouC", "o", OP_COOKIE },    /* seek_data */
+	{ "ocooC", "o", OP_COOKIE },  /* copy_file_range */
+	{ "cNczNu", "", OP_COOKIE },  /* rename_with */
 };
 
 static const struct op error_op = { "um", NULL, OP_FAF };

@@ -263,6 +263,9 @@ _BY_OP: Final[dict[tuple[int, int], tuple[Any, Any]]] = {
     (OpClass.VN, VnOp.SETEXTATTR): _NONE,
     (OpClass.VN, VnOp.FALLOCATE): _NONE,
     (OpClass.VN, VnOp.FDISCARD): _NONE,
+    (OpClass.VN, VnOp.SEEK_DATA): _NUMBER,
+    (OpClass.VN, VnOp.COPY_FILE_RANGE): _NUMBER,
+    (OpClass.VN, VnOp.RENAME_WITH): _NONE,
     **{(OpClass.FLUSH, op): _NONE for op in FlushOp},
     (OpClass.UNMOUNT, 0): _NONE,
 }

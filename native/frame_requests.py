@@ -9,7 +9,7 @@ of its octets before the payload; groups lie behind all else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any, Final, TypeAlias
 
@@ -127,6 +127,16 @@ def _build_write(t: tuple[int, ...], buf: Buffer) -> tuple[int, Buffer, int, Cre
     return t[_A], data, t[_A + 2], _cred(t, _A + 3, _A + 6)
 
 
+def _pack_copy(args: tuple[int, int, int, int, Cred]) -> Packed:
+    *numbers, (uid, gid, groups, pid) = args
+    _7(CELLS, 0, *numbers, uid, gid, len(groups))
+    return put_groups(groups, 7) if groups else 7, b"", pid
+
+
+def _build_copy(t: tuple[int, ...], buf: Buffer) -> tuple[int, int, int, int, Cred]:
+    return t[_A], t[_A + 1], t[_A + 2], t[_A + 3], _cred(t, _A + 4, _A + 7)
+
+
 # Names.
 
 
@@ -196,7 +206,7 @@ def _build_setattr(t: tuple[int, ...], buf: Buffer) -> tuple[Any, ...]:
     return take_vattr(t, _A), _cred(t, end, end + 3)
 
 
-def _pack_rename(args: tuple[int, Componentname, int, int | None, Componentname]) -> Packed:
+def _pack_names(args: Sequence[Any], groups_at: int) -> Packed:
     src, cn_src, targ_dir, targ, cn_targ = args
     nameiop, name, (uid, gid, groups, pid), flags = cn_src
     n = len(name)
@@ -204,17 +214,36 @@ def _pack_rename(args: tuple[int, Componentname, int, int | None, Componentname]
     nameiop, name_targ, (uid, gid, groups_targ, _), flags = cn_targ
     _2(CELLS, 64, targ_dir, 0 if targ is None else targ)
     _7(CELLS, 80, nameiop, flags, n, n + len(name_targ), uid, gid, len(groups_targ))
-    end = put_groups(groups, 17) if groups else 17
+    end = put_groups(groups, groups_at) if groups else groups_at
     if groups_targ:
         end = put_groups(groups_targ, end)
     return end, name + name_targ, pid
 
 
-def _build_rename(t: tuple[int, ...], buf: Buffer) -> tuple[Any, ...]:
-    groups = _A + 17
+def _names(t: tuple[int, ...], buf: Buffer, groups: int) -> tuple[Any, ...]:
     cn_src = _cn(t, buf, _A + 1, groups)
     cn_targ = _cn(t, buf, _A + 10, groups + t[_A + 7])
     return t[_A], cn_src, t[_A + 8], t[_A + 9] or None, cn_targ
+
+
+def _pack_rename(args: tuple[int, Componentname, int, int | None, Componentname]) -> Packed:
+    return _pack_names(args, 17)
+
+
+def _build_rename(t: tuple[int, ...], buf: Buffer) -> tuple[Any, ...]:
+    return _names(t, buf, _A + 17)
+
+
+def _pack_rename_with(
+    args: tuple[int, Componentname, int, int | None, Componentname, int],
+) -> Packed:
+    *names, flags = args
+    _1(CELLS, 136, flags)
+    return _pack_names(names, 18)
+
+
+def _build_rename_with(t: tuple[int, ...], buf: Buffer) -> tuple[Any, ...]:
+    return *_names(t, buf, _A + 18), t[_A + 17]
 
 
 # Locks, extended attributes, file handles, notes.
@@ -290,6 +319,7 @@ _RANGE = (_pack_range, _build_numbers)
 _CRED = (_pack_cred, _build_cred)
 _NUMBER_CRED = (_pack_number_cred, _build_number_cred)
 _READ = (_pack_read, _build_read)
+_SEEK = (_pack_seek, _build_seek)
 _NUMBERS_NAME = (_pack_numbers_name, _build_numbers_name)
 _CN = (_pack_cn, _build_cn)
 _CREATE = (_pack_create, _build_create)
@@ -316,7 +346,7 @@ _BY_OP: Final[dict[tuple[int, int], tuple[Any, Any]]] = {
     (OpClass.VN, VnOp.POLL): _NUMBER,
     (OpClass.VN, VnOp.MMAP): _NUMBER_CRED,
     (OpClass.VN, VnOp.FSYNC): _READ,
-    (OpClass.VN, VnOp.SEEK): (_pack_seek, _build_seek),
+    (OpClass.VN, VnOp.SEEK): _SEEK,
     (OpClass.VN, VnOp.REMOVE): _TARGET_CN,
     (OpClass.VN, VnOp.LINK): _TARGET_CN,
     (OpClass.VN, VnOp.RENAME): (_pack_rename, _build_rename),
@@ -337,6 +367,9 @@ _BY_OP: Final[dict[tuple[int, int], tuple[Any, Any]]] = {
     (OpClass.VN, VnOp.SETEXTATTR): (_pack_setextattr, _build_setextattr),
     (OpClass.VN, VnOp.FALLOCATE): _RANGE,
     (OpClass.VN, VnOp.FDISCARD): _RANGE,
+    (OpClass.VN, VnOp.SEEK_DATA): _SEEK,
+    (OpClass.VN, VnOp.COPY_FILE_RANGE): (_pack_copy, _build_copy),
+    (OpClass.VN, VnOp.RENAME_WITH): (_pack_rename_with, _build_rename_with),
     **{(OpClass.ERROR, kind): (_pack_note, _build_note) for kind in ErrorNote},
     **{(OpClass.FLUSH, op): _NUMBERS_NAME for op in FlushOp},
     (OpClass.UNMOUNT, 0): _NONE,

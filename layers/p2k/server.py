@@ -318,6 +318,31 @@ class P2k(FileServer):
         cn_targ: Componentname,
     ) -> None:
         """See FileServer. One rename at a time in a mount: the tree cannot turn under it."""
+        await self._rename(opc, src, cn_src, targ_dir, targ, cn_targ, 0)
+
+    async def rename_with(
+        self,
+        opc: Cookie,
+        src: Cookie,
+        cn_src: Componentname,
+        targ_dir: Cookie,
+        targ: Cookie | None,
+        cn_targ: Componentname,
+        flags: int,
+    ) -> None:
+        """See FileServer."""
+        await self._rename(opc, src, cn_src, targ_dir, targ, cn_targ, flags)
+
+    async def _rename(
+        self,
+        opc: Cookie,
+        src: Cookie,
+        cn_src: Componentname,
+        targ_dir: Cookie,
+        targ: Cookie | None,
+        cn_targ: Componentname,
+        flags: int,
+    ) -> None:
         self._writable()
         fdvp, fvp, tdvp = self._vp(opc), self._vp(src), self._vp(targ_dir)
         tvp = None if targ is None else self._vp(targ)
@@ -331,7 +356,8 @@ class P2k(FileServer):
         try:
             await lock_all(*locks)
             try:
-                await fdvp.fs.rename(fdvp, fvp, cn_src, tdvp, tvp, cn_targ)
+                fs, args = fdvp.fs, (fdvp, fvp, cn_src, tdvp, tvp, cn_targ)
+                await (fs.rename_with(*args, flags) if flags else fs.rename(*args))
             finally:
                 unlock_all(*locks)
         finally:
@@ -553,6 +579,29 @@ class P2k(FileServer):
             await vp.fs.fdiscard(vp, offset, length)
         finally:
             vp.lock.release()
+
+    async def seek_data(self, opc: Cookie, offset: int, whence: int, cred: Cred) -> int:
+        """See FileServer."""
+        vp = self._vp(opc)
+        await vp.lock.shared()
+        try:
+            return await vp.fs.seek_data(vp, offset, whence, cred)
+        finally:
+            vp.lock.release()
+
+    async def copy_file_range(
+        self, opc: Cookie, offset: int, targ: Cookie, targ_offset: int, length: int, cred: Cred
+    ) -> int:
+        """See FileServer. Errors: EXDEV between two file systems."""
+        self._writable()
+        vp, tvp = self._vp(opc), self._vp(targ)
+        if vp.mount is not tvp.mount:
+            raise VfsError(EXDEV)
+        await lock_all(vp.lock, tvp.lock)
+        try:
+            return await vp.fs.copy_file_range(vp, offset, tvp, targ_offset, length, cred)
+        finally:
+            unlock_all(vp.lock, tvp.lock)
 
     # Life cycle.
 

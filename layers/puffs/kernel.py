@@ -189,6 +189,21 @@ class PuffsFs(KernelHalf):
         args = (fvp.data.cookie, fcn, tdvp.data.cookie, targ, tcn)
         await self._ask(VnOp.RENAME, fdvp.data.cookie, args)
 
+    async def rename_with(
+        self,
+        fdvp: Vnode,
+        fvp: Vnode,
+        fcn: Componentname,
+        tdvp: Vnode,
+        tvp: Vnode | None,
+        tcn: Componentname,
+        flags: int,
+    ) -> None:
+        """See FileSystem."""
+        targ = None if tvp is None else tvp.data.cookie
+        args = (fvp.data.cookie, fcn, tdvp.data.cookie, targ, tcn, flags)
+        await self._ask(VnOp.RENAME_WITH, fdvp.data.cookie, args)
+
     async def readdir(
         self, vp: Vnode, offset: int, resid: int, flags: int, cred: Cred
     ) -> tuple[Sequence[Entry], bool]:
@@ -412,3 +427,23 @@ class PuffsFs(KernelHalf):
     async def fdiscard(self, vp: Vnode, offset: int, length: int) -> None:
         """See FileSystem."""
         await self._ask(VnOp.FDISCARD, vp.data.cookie, (offset, length))
+
+    async def seek_data(self, vp: Vnode, offset: int, whence: int, cred: Cred) -> int:
+        """See FileSystem."""
+        args = (offset, whence, cred)
+        found: int = await self._ask(VnOp.SEEK_DATA, vp.data.cookie, args)
+        return found
+
+    async def copy_file_range(
+        self, vp: Vnode, offset: int, tvp: Vnode, toffset: int, length: int, cred: Cred
+    ) -> int:
+        """See FileSystem. Errors: EPROTO more was copied than was asked for."""
+        node: PuffsNode = vp.data
+        args = (offset, tvp.data.cookie, toffset, length, cred)
+        copied: int = await self._ask(VnOp.COPY_FILE_RANGE, node.cookie, args)
+        if copied > length:
+            text = f"{copied} octets copied, {length} asked for"
+            raise self.violated(ErrorNote.ERROR, node.cookie, text)
+        if copied:
+            tvp.size = max(tvp.size, toffset + copied)
+        return copied

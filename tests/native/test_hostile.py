@@ -125,7 +125,7 @@ def test_random_frames() -> None:
         for _ in range(300):
             frame = relength(bytes(4) + rng.randbytes(rng.randrange(200)))
             assert outcome(ours, frame) == outcome(theirs, frame)
-            head = struct.pack("<IHHQQ", 0, 2, rng.randrange(49), 1, 1) + bytes(24)
+            head = struct.pack("<IHHQQ", 0, 2, rng.randrange(52), 1, 1) + bytes(24)
             frame = relength(head + rng.randbytes(rng.randrange(100)))
             assert outcome(ours, frame) == outcome(theirs, frame)
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from errno import EEXIST, EIO, EOPNOTSUPP
 
 import pytest
 
+from syspuffs.layers.ops import FileServer
+from syspuffs.layers.p2k import p2k_over
+from syspuffs.layers.puffs import puffs_over
 from syspuffs.native.constants import FREAD, FWRITE
 from syspuffs.native.errors import VfsError
 from syspuffs.native.fuse_protocol import RENAME_EXCHANGE, RENAME_NOREPLACE, Opcode
 from syspuffs.native.records import Cookie, lookup_cn
 
-from .harness import CRED, ROOT, Server, both, entry
+from .harness import CRED, Server, both, entry
 
 
 def files(server: Server) -> None:
@@ -25,10 +30,24 @@ def files(server: Server) -> None:
     }
 
 
-async def test_data_and_copies_go_through_what_is_open() -> None:
-    async with both(files) as (perfuse, server):
-        one = (await perfuse.lookup(ROOT, lookup_cn(b"one", CRED))).cookie
-        two = (await perfuse.lookup(ROOT, lookup_cn(b"two", CRED))).cookie
+@asynccontextmanager
+async def stack(pairs: int) -> AsyncIterator[tuple[FileServer, Server]]:
+    """A file server of which all reaches the FUSE server, and that one."""
+    async with both(files) as (perfuse, server), AsyncExitStack() as kernels:
+        top: FileServer = perfuse
+        for _ in range(pairs):
+            fs = await kernels.enter_async_context(puffs_over(top))
+            top = await kernels.enter_async_context(p2k_over(fs))
+        yield top, server
+        await top.unmount(0)
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 2])
+async def test_data_and_copies_go_through_what_is_open(pairs: int) -> None:
+    async with stack(pairs) as (perfuse, server):
+        root = perfuse.kargs.root.cookie
+        one = (await perfuse.lookup(root, lookup_cn(b"one", CRED))).cookie
+        two = (await perfuse.lookup(root, lookup_cn(b"two", CRED))).cookie
         await perfuse.open(one, FREAD, CRED)
         await perfuse.open(two, FREAD | FWRITE, CRED)
         server.answers[Opcode.LSEEK] = lambda *_: struct.pack("=Q", 2**40)
@@ -47,18 +66,19 @@ async def test_data_and_copies_go_through_what_is_open() -> None:
                 await perfuse.copy_file_range(one, 1, two, 2, 300, CRED)
             assert caught.value.errno == EOPNOTSUPP
         assert len(server.bodies(Opcode.COPY_FILE_RANGE)) == 3  # not asked again
-        await perfuse.unmount(0)
 
 
-async def test_renames_with_flags() -> None:
-    async with both(files) as (perfuse, server):
-        one = (await perfuse.lookup(ROOT, lookup_cn(b"one", CRED))).cookie
-        two = (await perfuse.lookup(ROOT, lookup_cn(b"two", CRED))).cookie
+@pytest.mark.parametrize("pairs", [0, 1, 2])
+async def test_renames_with_flags(pairs: int) -> None:
+    async with stack(pairs) as (perfuse, server):
+        root = perfuse.kargs.root.cookie
+        one = (await perfuse.lookup(root, lookup_cn(b"one", CRED))).cookie
+        two = (await perfuse.lookup(root, lookup_cn(b"two", CRED))).cookie
 
         async def rename(targ: Cookie | None, flags: int) -> int:
             names = lookup_cn(b"one", CRED), lookup_cn(b"two", CRED)
             try:
-                await perfuse.rename_with(ROOT, one, names[0], ROOT, targ, names[1], flags)
+                await perfuse.rename_with(root, one, names[0], root, targ, names[1], flags)
             except VfsError as exc:
                 return exc.errno
             return 0
@@ -74,4 +94,3 @@ async def test_renames_with_flags() -> None:
             for flags in (RENAME_EXCHANGE, RENAME_NOREPLACE)
         ]
         assert not server.bodies(Opcode.RENAME)
-        await perfuse.unmount(0)

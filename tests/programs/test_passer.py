@@ -1,17 +1,24 @@
-"""Locks of a FUSE program that has them itself, compiled here against libfuse."""
+"""What few FUSE programs have, by one that has it, compiled here against libfuse.
+
+Locks are seen from outside, for the program takes them on the files behind.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import os
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from syspuffs.native.fuse_protocol import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 from ..support.mounts import (
     mounted_type,
@@ -24,6 +31,8 @@ from ..support.mounts import (
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
+AT_FDCWD = -100
+THROUGH = ("syspuffs", "puffs|perfuse")
 FLOCK = struct.Struct("hhqqi4x")
 """struct flock, as fcntl(2) takes it."""
 HOLDER = """
@@ -42,25 +51,34 @@ for word in sys.stdin:
 
 
 @pytest.fixture(scope="module")
-def locker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def passer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the compiled program."""
-    program = tmp_path_factory.mktemp("locker") / "locker"
+    program = tmp_path_factory.mktemp("passer") / "passer"
     words = run(["pkg-config", "--cflags", "--libs", "fuse3"])
     if words.status:
         pytest.fail("libfuse's headers are missing: apt-get install libfuse3-dev pkg-config")
-    source = str(Path(__file__).with_name("locker.c"))
+    source = str(Path(__file__).with_name("passer.c"))
     made = run(["cc", "-Wall", "-Werror", "-o", str(program), source, *words.stdout.split()])
     assert made.status == 0, made.stderr
     return program
 
 
 @contextmanager
-def locked_tree(argv: Sequence[str], point: Path) -> Iterator[None]:
-    """Mount by `argv` until the end of the block."""
+def passed_on(passer: Path, place: Path, through: str) -> Iterator[tuple[Path, Path]]:
+    """Mount a directory with a file `f` until the end of the block; yield it and the mount."""
+    tree, point = place / "tree", place / "mnt"
+    tree.mkdir()
+    point.mkdir()
+    (tree / "f").write_bytes(b"f" * 100)
+    argv = [*python_command("syspuffs"), str(passer), str(tree), str(point)]
+    if through != "syspuffs":
+        words = ["-t", through, f"{passer} {tree}", str(point)]
+        argv = [*python_command("mount_puffs"), *words]
     done = run(argv)
     try:
         assert done.status == 0, done.stderr
-        yield
+        assert (mounted_type(point) or "").startswith("fuse.puffs|")
+        yield tree, point
         unmount(point)
     finally:
         unmount_by_force(point)
@@ -112,19 +130,10 @@ def held_behind(file: Path) -> tuple[bool, bool]:
         return whole, True
 
 
-@pytest.mark.parametrize("through", ["syspuffs", "puffs|perfuse"])
-def test_locks_are_those_of_the_program(locker: Path, tmp_path: Path, through: str) -> None:
-    tree, point = tmp_path / "tree", tmp_path / "mnt"
-    tree.mkdir()
-    point.mkdir()
-    (tree / "f").write_bytes(bytes(100))
-    behind, file = tree / "f", point / "f"
-    argv = [*python_command("syspuffs"), str(locker), str(tree), str(point)]
-    if through != "syspuffs":
-        words = ["-t", through, f"{locker} {tree}", str(point)]
-        argv = [*python_command("mount_puffs"), *words]
-    with locked_tree(argv, point):
-        assert (mounted_type(point) or "").startswith("fuse.puffs|")
+@pytest.mark.parametrize("through", THROUGH)
+def test_locks_are_those_of_the_program(passer: Path, tmp_path: Path, through: str) -> None:
+    with passed_on(passer, tmp_path, through) as (tree, point):
+        behind, file = tree / "f", point / "f"
         with holder(file) as one, holder(file) as other:
             for kind, index in (("flock", 0), ("lockf", 1)):
                 assert held_behind(behind) == (False, False)
@@ -139,3 +148,45 @@ def test_locks_are_those_of_the_program(locker: Path, tmp_path: Path, through: s
             assert said(one, "flock LOCK_EX") == said(one, "lockf LOCK_EX") == 0
         # Both were killed: what they held has ended.
         assert wait_until(lambda: held_behind(behind) == (False, False))
+
+
+@pytest.mark.parametrize("through", THROUGH)
+def test_holes_copies_and_renames_with_flags(
+    passer: Path, tmp_path: Path, through: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = tmp_path / "noted"
+    noted.touch()
+    monkeypatch.setenv("PASSER_LOG", str(noted))
+
+    def renamed(old: str, new: str, flags: int) -> int:
+        done = libc.renameat2(
+            AT_FDCWD, os.fsencode(point / old), AT_FDCWD, os.fsencode(point / new), flags
+        )
+        return ctypes.get_errno() if done else 0
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    with passed_on(passer, tmp_path, through) as (tree, point):
+        with (tree / "sparse").open("wb") as made:
+            made.truncate(8 << 20)
+            os.pwrite(made.fileno(), b"data", 4 << 20)
+        (tree / "target").touch()
+        with (point / "sparse").open("rb") as file, (point / "target").open("r+b") as target:
+            assert os.lseek(file.fileno(), 0, os.SEEK_DATA) == 4 << 20
+            assert 4 << 20 < os.lseek(file.fileno(), 4 << 20, os.SEEK_HOLE) < 8 << 20
+            with pytest.raises(OSError, match=os.strerror(errno.ENXIO)):
+                os.lseek(file.fileno(), 6 << 20, os.SEEK_DATA)
+            source, sink = file.fileno(), target.fileno()
+            assert os.copy_file_range(source, sink, 100, (4 << 20) - 50, 7) == 100
+            assert os.fstat(sink).st_size == 107
+        assert (point / "target").read_bytes() == bytes(57) + b"data" + bytes(46)
+        assert renamed("f", "target", RENAME_NOREPLACE) == errno.EEXIST
+        assert renamed("f", "free", RENAME_NOREPLACE) == 0
+        assert renamed("free", "target", RENAME_EXCHANGE) == 0
+        assert (point / "target").read_bytes() == b"f" * 100
+        assert (tree / "free").read_bytes() == (point / "free").read_bytes()
+        assert sorted(os.listdir(point)) == ["free", "sparse", "target"]
+    said = noted.read_text().splitlines()
+    assert {"lseek", "copy"} < set(said)
+    # The first one the host refuses by itself, for it knows the name.
+    assert said.count("rename with flags") == 2
+    assert "rename" not in said
