@@ -6,32 +6,52 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
 from typing import Final
 
+from .sshd import list_descendants
 
-@contextmanager
-def superserver(
-    command: Sequence[str], *, host: str = "127.0.0.1", within: Sequence[str] = ()
-) -> Iterator[int]:
-    """Run `command` with each connection as its standard input and output; give the port.
 
-    It is at `host`, an address of where the command `within` puts what it is given to run. All
-    programs have ended when the block is left.
+class Superserver:
+    """Runs `command` with each connection as its standard input and output; `with` starts and ends
+    it, and all that it has started.
+
+    It listens at `host`, an address of where the command `within` puts what it is given to run.
     """
-    process = subprocess.Popen(
-        [*within, sys.executable, "-c", _ACCEPT, host, *command],
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        with process.stdout as said:
-            yield int(said.readline())
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+
+    def __init__(
+        self, command: Sequence[str], *, host: str = "127.0.0.1", within: Sequence[str] = ()
+    ) -> None:
+        self.port = 0
+        self._argv = [*within, sys.executable, "-c", _ACCEPT, host, *command]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Superserver:
+        self._process = subprocess.Popen(self._argv, stdout=subprocess.PIPE, start_new_session=True)
+        assert self._process.stdout is not None
+        with self._process.stdout as said:
+            self.port = int(said.readline())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def kill_sessions(self) -> None:
+        """Kill what every connection has."""
+        assert self._process is not None
+        for pid in list_descendants(self._process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 _ACCEPT: Final = """

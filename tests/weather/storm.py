@@ -21,21 +21,31 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
 from ..support.leaks import become_subreaper, command_line
 from ..support.line import Line
-from ..support.mounts import Ground, MountCommand, Mounted, mount
-from ..support.sshd import Sshd
+from ..support.mounts import Ground, Mounted, mount
+from ..support.sshd import Sshd, find_sftp_server
 from ..support.stacks import PSSHFS, PSSHFS_BY_SSH, WHOLE_STACK
+from ..support.superserver import Superserver
 
-COMMANDS: Final = {"asyncssh": PSSHFS, "ssh": PSSHFS_BY_SSH, "stack": WHOLE_STACK}
+COMMANDS: Final = {
+    "asyncssh": PSSHFS,
+    "ssh": PSSHFS_BY_SSH,
+    "stack": WHOLE_STACK,
+    "port": PSSHFS,
+}
+BY_PORT: Final = "port"
+"""The way without SSH."""
 DEAD_AFTER: Final = 3.0
 HANG: Final = 60.0
 """Seconds after which a call that has not returned hangs; the patience is that, too."""
+
+Server = Sshd | Superserver
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,16 @@ class BehindLine(Ground):
         """As for every ground, with the line's port."""
         assert self.sshd is not None
         return ["ssh_config=none", *self.sshd.options_by(self.port)]
+
+
+@dataclass(frozen=True)
+class ByPort(BehindLine):
+    """Ground whose server is reached by a line and without SSH."""
+
+    @property
+    def ssh_options(self) -> list[str]:
+        """The line's port."""
+        return [f"directport={self.port}"]
 
 
 class Sky(ABC):
@@ -78,15 +98,15 @@ class Sky(ABC):
 class LineSky(Sky):
     """That of a line: what happens to connections, and to the programs at both ends."""
 
-    kinds = (
+    kinds: ClassVar[tuple[str, ...]] = (
         *("reset", "end", "half-client", "half-server", "noise-client", "noise-server"),
         *("swallow", "hold", "refuse", "kill", "sessions"),
     )
 
-    def __init__(self, seed: int, line: Line, sshd: Sshd, made: Mounted) -> None:
+    def __init__(self, seed: int, line: Line, server: Server, made: Mounted) -> None:
         super().__init__(seed)
         self._line = line
-        self._sshd = sshd
+        self._server = server
         self._made = made
 
     def let(self, what: str) -> None:
@@ -125,7 +145,13 @@ class LineSky(Sky):
                     if "psshfs.ssh.pump" in words or words.startswith(("ssh ", "/usr/bin/ssh ")):
                         os.kill(pid, 9)
             case "sessions":
-                self._sshd.kill_sessions()
+                self._server.kill_sessions()
+
+
+class BareSky(LineSky):
+    """The same without SSH, where nobody would find octets that do not belong there."""
+
+    kinds = tuple(kind for kind in LineSky.kinds if not kind.startswith("noise"))
 
 
 class Work:
@@ -299,24 +325,35 @@ class Work:
 
 
 @contextmanager
-def behind(place: Path, round_trip: float) -> Iterator[tuple[Line, Sshd, BehindLine]]:
+def behind(
+    place: Path, round_trip: float, *, by_port: bool = False
+) -> Iterator[tuple[Line, Server, BehindLine]]:
     """A server, a line to it, and ground for a mount by it."""
-    with Sshd(place / "sshd") as sshd, Line(sshd.port, round_trip=round_trip) as line:
+    with ExitStack() as stack:
+        server: Server
+        if by_port:
+            server = stack.enter_context(Superserver([find_sftp_server()]))
+        else:
+            server = stack.enter_context(Sshd(place / "sshd"))
+        line = stack.enter_context(Line(server.port, round_trip=round_trip))
         origin = place / "origin"
         origin.mkdir()
         extra = (f"dead_after={DEAD_AFTER:g}", f"on_disconnect=wait:{HANG:g}")
-        yield line, sshd, BehindLine(origin, place / "mnt", place / "log", sshd, extra, line.port)
+        ground = (origin, place / "mnt", place / "log")
+        if isinstance(server, Sshd):
+            yield line, server, BehindLine(*ground, server, extra, line.port)
+        else:
+            yield line, server, ByPort(*ground, None, extra, line.port)
 
 
 @contextmanager
-def outside(
-    place: Path, command: MountCommand, round_trip: float
-) -> Iterator[tuple[Line, Sshd, Mounted]]:
-    """A mount behind a line; that connections were lost is not held against it."""
-    with behind(place, round_trip) as (line, sshd, ground):
-        made = mount(command, ground)
+def outside(place: Path, way: str, round_trip: float) -> Iterator[tuple[Line, Server, Mounted]]:
+    """A mount behind a line by one of COMMANDS; that connections were lost is not held against
+    it."""
+    with behind(place, round_trip, by_port=way == BY_PORT) as (line, server, ground):
+        made = mount(COMMANDS[way], ground)
         try:
-            yield line, sshd, made
+            yield line, server, made
             made.log_read = sys.maxsize
             made.close()
         except Exception as exc:
@@ -341,7 +378,7 @@ def storm(seed: int, changes: int, sky: Sky, made: Mounted) -> str:
 
 
 def main() -> int:
-    """Run as many times as asked, by both ways to the server in turn."""
+    """Run as many times as asked, by all ways to the server in turn."""
     become_subreaper()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=200)
@@ -355,9 +392,9 @@ def main() -> int:
     for start in range(0, len(seeds), RUNS_EACH):
         way = ways[start // RUNS_EACH % len(ways)]
         with tempfile.TemporaryDirectory() as place:
-            with outside(Path(place), COMMANDS[way], 0.01) as (line, sshd, made):
+            with outside(Path(place), way, 0.01) as (line, server, made):
                 for seed in seeds[start : start + RUNS_EACH]:
-                    sky = LineSky(seed, line, sshd, made)
+                    sky = (BareSky if way == BY_PORT else LineSky)(seed, line, server, made)
                     try:
                         print(way, storm(seed, args.changes, sky, made), flush=True)
                     except AssertionError as exc:

@@ -20,20 +20,22 @@ from syspuffs.gateway.status import Status
 
 from ..support.mounts import mounted_type, run, wait_until
 from ..support.sshd import list_descendants
-from .storm import COMMANDS, DEAD_AFTER, LineSky, behind, outside, storm
+from .storm import COMMANDS, DEAD_AFTER, BareSky, LineSky, behind, outside, storm
 
 pytestmark = [pytest.mark.fuse, pytest.mark.sshd, pytest.mark.slow]
 
 
-@pytest.mark.parametrize(("way", "seed"), [("ssh", 1), ("asyncssh", 3)])
-def test_storm(tmp_path: Path, way: str, seed: int) -> None:
-    with outside(tmp_path, COMMANDS[way], 0.005) as (line, sshd, made):
-        storm(seed, 4, LineSky(seed, line, sshd, made), made)
+@pytest.mark.parametrize(
+    ("way", "seed", "sky"), [("ssh", 1, LineSky), ("asyncssh", 3, LineSky), ("port", 5, BareSky)]
+)
+def test_storm(tmp_path: Path, way: str, seed: int, sky: type[LineSky]) -> None:
+    with outside(tmp_path, way, 0.005) as (line, server, made):
+        storm(seed, 4, sky(seed, line, server, made), made)
 
 
 def test_an_open_file_outlives_the_server(tmp_path: Path) -> None:
     """The server goes away with all of its sessions and comes back a while later."""
-    with outside(tmp_path, COMMANDS["ssh"], 0.0) as (line, sshd, made):
+    with outside(tmp_path, "ssh", 0.0) as (line, sshd, made):
         (made.point / "f").write_bytes(b"x" * 1000)
         with (made.point / "f").open("r+b", buffering=0) as file:
             line.refuse()
@@ -51,7 +53,7 @@ def test_a_black_hole_is_noticed(tmp_path: Path, way: str) -> None:
 
     By then nothing is left of the connection that might still bring the server what was lost.
     """
-    with outside(tmp_path, COMMANDS[way], 0.0) as (line, _, made):
+    with outside(tmp_path, way, 0.0) as (line, _, made):
         (made.origin / "f").write_text("contents")
         lost = {pid for one in made.pids for pid in list_descendants(one)}
         assert lost
@@ -67,7 +69,7 @@ def test_a_black_hole_is_noticed(tmp_path: Path, way: str) -> None:
 @pytest.mark.parametrize("way", ["asyncssh", "ssh"])
 def test_a_stopped_mount_goes_on(tmp_path: Path, way: str) -> None:
     """All of it stands still for longer than a network may, as in a frozen container."""
-    with outside(tmp_path, COMMANDS[way], 0.0) as (_, __, made):
+    with outside(tmp_path, way, 0.0) as (_, __, made):
         with (made.point / "f").open("wb", buffering=0) as file:
             file.write(b"before")
             stopped = made.processes()
@@ -88,7 +90,7 @@ def test_a_stopped_mount_goes_on(tmp_path: Path, way: str) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
 def test_a_full_disk_is_told_once(tmp_path: Path) -> None:
     """The server's disk is full, and the connection is cut on the way to that."""
-    with outside(tmp_path, COMMANDS["ssh"], 0.0) as (line, _, made):
+    with outside(tmp_path, "ssh", 0.0) as (line, _, made):
         small = made.origin / "small"
         small.mkdir()
         assert run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(small)]).status == 0
@@ -116,7 +118,7 @@ def test_a_full_disk_is_told_once(tmp_path: Path) -> None:
 
 def test_unmount_in_a_black_hole(tmp_path: Path) -> None:
     """umount(8) asks for statvfs first, which must not wait for a network that is gone."""
-    with outside(tmp_path, COMMANDS["ssh"], 0.0) as (line, _, made):
+    with outside(tmp_path, "ssh", 0.0) as (line, _, made):
         assert os.listdir(made.point) == []
         line.swallow()
         start = time.monotonic()

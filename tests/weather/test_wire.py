@@ -16,7 +16,7 @@ from ..support.expect import pattern
 from ..support.mounts import Ground, mount, python_command, wait_until
 from ..support.sshd import find_sftp_server
 from ..support.stacks import PSSHFS
-from ..support.superserver import superserver
+from ..support.superserver import Superserver
 from ..support.wire import Wire, missing
 from .storm import COMMANDS, DEAD_AFTER, HANG, storm
 from .wires import WireSky, at_far_end
@@ -102,7 +102,7 @@ def test_a_black_hole_without_ssh(tmp_path: Path, is_idle: bool) -> None:
     """By a port of its own, where nobody but TCP asks whether the server is there."""
     with (
         Wire() as wire,
-        superserver([find_sftp_server()], host=wire.FAR, within=wire.far) as port,
+        Superserver([find_sftp_server()], host=wire.FAR, within=wire.far) as server,
     ):
         (origin := tmp_path / "origin").mkdir()
         words = (f"dead_after={DEAD_AFTER:g}", f"on_disconnect=wait:{HANG:g}")
@@ -112,7 +112,12 @@ def test_a_black_hole_without_ssh(tmp_path: Path, is_idle: bool) -> None:
                 *wire.near,
                 *python_command("psshfs"),
                 *(option for word in ground.options for option in ("-o", word)),
-                *("-o", f"directport={port}", f"{wire.FAR}:{ground.origin}", str(ground.point)),
+                *(
+                    "-o",
+                    f"directport={server.port}",
+                    f"{wire.FAR}:{ground.origin}",
+                    str(ground.point),
+                ),
             ],
         )
         made = mount(command, Ground(origin, tmp_path / "mnt", tmp_path / "log", None, words))

@@ -21,7 +21,7 @@ from ...support.leaks import command_line
 from ...support.line import Line
 from ...support.mounts import wait_until
 from ...support.sshd import Sshd, find_sftp_server, list_descendants
-from ...support.superserver import superserver
+from ...support.superserver import Superserver
 from .harness import INIT, LIMIT, fail_stream, talk, try_stream
 
 pytestmark = pytest.mark.sshd
@@ -85,8 +85,8 @@ async def test_nothing_is_sent_after_a_loss(kind: str, how: str, sshd: Sshd) -> 
     """Writes of a connection that was given up must not come behind those of the next one."""
     command = "ssh" if kind == "ssh" else None
     with (
-        superserver([find_sftp_server()]) as port,
-        Line(port if kind == "port" else sshd.port) as line,
+        Superserver([find_sftp_server()]) as bare,
+        Line(bare.port if kind == "port" else sshd.port) as line,
         trio.fail_after(LIMIT),
     ):
         options = sshd.options_by(line.port)
