@@ -15,6 +15,7 @@ from ...native.constants import (
     FWRITE,
     IO_APPEND,
     IO_SYNC,
+    FlushOp,
     OpenFlag,
     Setback,
     Vtype,
@@ -59,6 +60,11 @@ class AfterWriteSlot(Slot[sftp.Attrs]):
         if not self.is_failed:
             self._files.written_back(self._node, self.result(), self._stamp)
         super()._wake()
+
+
+def _is_alike(one: sftp.Attrs, other: sftp.Attrs) -> bool:
+    """Tell whether two may be the attributes of one file."""
+    return one.size == other.size and one.mtime == other.mtime
 
 
 class FileOperations(AttrCache):
@@ -155,27 +161,83 @@ class FileOperations(AttrCache):
         else:
             if self.timeouts.open and not missing & FWRITE and self._is_checked(node):
                 return True  # a read that the host's pages do not answer gets its handle then
-            path = table.path(node)
-            if missing:
-                with connection.batch:
-                    opened = connection.submit(HANDLE, sftp.open_, path, _MODE_TO_PFLAGS[missing])
-                    looked = connection.submit(ATTRS, sftp.lstat, path)
-                try:
-                    handle = await opened.after(looked)
-                except StatusError as exc:
-                    if exc.errno == errno.ENOENT:
-                        self.lose(node)
-                    raise self.refiner.opened(exc) from None
-                try:
-                    attrs = await looked
-                except BaseException:
-                    connection.close_handle(handle)
-                    raise
-                file.adopt(handle, missing)
-            else:
-                attrs = await connection.submit(ATTRS, sftp.lstat, path)
+            attrs = await self._open_by_path(node, file, missing)
         self.take_attrs(node, attrs, stamp)
         return self._are_pages_right(node, file)
+
+    async def _open_by_path(self, node: Node, file: OpenFile, missing: int) -> sftp.Attrs:
+        """Get the handles that are missing; return the attributes of what the path leads to.
+
+        Errors: ESTALE when others have put another file there since this one was opened, for all
+        opens of a node share its handles. The node has lost its name then: who has it open reads on
+        in the file that he has opened, and the host's kernel looks the name up once more.
+        """
+        connection = self.connection
+        path = self.table.path(node)
+        held = file.handle
+        opened: Slot[bytes] | None = None
+        kept: Slot[sftp.Attrs] | None = None
+        with connection.batch:
+            if missing:
+                opened = connection.submit(HANDLE, sftp.open_, path, _MODE_TO_PFLAGS[missing])
+            if held is not None:
+                with suppress(VfsError):  # lost for good, when the connection was
+                    kept = connection.submit(ATTRS, sftp.fstat, held)
+            looked = connection.submit(ATTRS, sftp.lstat, path)
+        try:
+            await looked.wait()
+            if opened is not None:
+                await opened
+            attrs = await looked
+            if held is not None and await self._is_replaced(file, held, kept, attrs, path):
+                self._displace(node)
+                raise VfsError(errno.ESTALE, "another file has this name now")
+        except BaseException as exc:
+            if opened is not None:
+                opened.abandon()
+            if isinstance(exc, StatusError):
+                if exc.errno == errno.ENOENT:
+                    self.lose(node)
+                raise self.refiner.opened(exc) from None
+            raise
+        if opened is not None:
+            file.adopt(await opened, missing)
+        return attrs
+
+    def _displace(self, node: Node) -> None:
+        """Take its name from a node, for another file has it."""
+        directory = node.parent
+        if directory is not None:
+            self.flusher.request(FlushOp.INVAL_NAMECACHE_NODE, node.cookie)
+            self.lose(node)
+            self.doubt(directory)
+
+    async def _is_replaced(
+        self,
+        file: OpenFile,
+        held: bytes,
+        kept: Slot[sftp.Attrs] | None,
+        attrs: sftp.Attrs,
+        path: bytes,
+    ) -> bool:
+        """Tell whether a path leads to another file than the one whose handle we hold, by length
+        and time. A change between the two questions is ruled out by asking once more."""
+        if kept is None:
+            return True
+        try:
+            if _is_alike(await kept, attrs):
+                return False
+        except StatusError:
+            return False  # nobody knows
+        connection = self.connection
+        async with file.writes.still():
+            if file.handle is not held:
+                return False  # closed, or opened again, meanwhile
+            with connection.batch:
+                kept = connection.submit(ATTRS, sftp.fstat, held)
+                looked = connection.submit(ATTRS, sftp.lstat, path)
+            await looked.wait()
+            return not _is_alike(await kept, await looked)
 
     def _is_checked(self, node: Node) -> bool:
         """Tell whether the host has right pages of a node by attributes young enough for an open

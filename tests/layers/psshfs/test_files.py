@@ -407,7 +407,8 @@ async def test_what_create_left_open_is_for_the_first_open_alone(tmp_path: Path)
         await server.open(info.cookie, FREAD, CRED)
         assert server.statistics().connection.requests == before
         await server.open(info.cookie, FWRITE, CRED)
-        assert server.statistics().connection.requests == before + 2
+        # OPEN and LSTAT, and FSTAT of the handle that is there: is it the same file?
+        assert server.statistics().connection.requests == before + 3
         server.close(info.cookie, FREAD, CRED)
         await server.write(info.cookie, 0, b"x", 0, CRED)
         server.close(info.cookie, FWRITE, CRED)
@@ -470,3 +471,39 @@ async def test_too_many_open_files(tmp_path: Path) -> None:
             assert await read_file(server, cookies[0]) == b""
         near.close()
         process.wait(timeout=5)
+
+
+@pytest.mark.parametrize("mode", [FREAD, FWRITE])
+async def test_a_file_that_was_replaced_is_opened_anew(tmp_path: Path, mode: int) -> None:
+    """As a log is that is rotated under `tail -f`: who has the old one open reads on in it."""
+    old, new = b"o" * 200_000, b"n" * 200_005
+    (tmp_path / "f").write_bytes(old)
+    os.utime(tmp_path / "f", (1000, 1000))
+    async with mounted(tmp_path) as server:
+        before = await look(server, b"f")
+        await server.open(before.cookie, FREAD, CRED)
+        assert bytes(await server.read(before.cookie, 0, 10, 0, CRED)) == old[:10]
+        (tmp_path / "g").write_bytes(new)
+        (tmp_path / "g").rename(tmp_path / "f")
+        assert await errno_of(server.open(before.cookie, mode, CRED)) == errno.ESTALE
+        after = await look(server, b"f")
+        assert after.cookie != before.cookie
+        await server.open(after.cookie, FREAD, CRED)
+        assert bytes(await server.read(after.cookie, 0, 300_000, 0, CRED)) == new
+        assert bytes(await server.read(before.cookie, 100_000, 100_000, 0, CRED)) == old[100_000:]
+        va, _ = await server.getattr(before.cookie, CRED)
+        assert va.size == len(old)
+
+
+async def test_a_file_that_grows_is_the_same(tmp_path: Path) -> None:
+    """By others, and by writes of ours that are under way."""
+    (tmp_path / "f").write_bytes(b"1")
+    async with mounted(tmp_path) as server:
+        info = await look(server, b"f")
+        await server.open(info.cookie, FREAD | FWRITE, CRED)
+        with (tmp_path / "f").open("ab") as file:
+            file.write(b"2")
+        await server.open(info.cookie, FREAD, CRED)
+        await server.write(info.cookie, 2, bytes(300_000), 0, CRED)
+        await server.open(info.cookie, FREAD, CRED)
+        assert bytes(await server.read(info.cookie, 0, 3, 0, CRED)) == b"12\0"
