@@ -475,6 +475,11 @@ class AttrCache(FileServer):
         listing.heard = heard
         listing.attr_expiry = heard + self.timeouts.attr
         listing.expiry = heard + self.timeouts.directory
+        listing.is_doubted = False
+        # Far away it is fetched with the first name asked for: what others make there shall not
+        # stay unseen longer for that. Near, several names were asked for, or it is read.
+        is_far = self.connection.round_trip.is_far
+        listing.lacking_until = heard + self.timeouts.missing if is_far else listing.expiry
         directory.missing = None
         return listing.expiry
 

@@ -153,6 +153,10 @@ class Listing:
         """When a reader last began with it, monotonic ns."""
         self.used_at = -IDLE
         """When a name of it was last asked for, or a reader last began with it, monotonic ns."""
+        self.lacking_until = 0
+        """Until when a name that it lacks is believed not to be there, if it is believed itself."""
+        self.is_doubted = False
+        """A name that it lacks was asked for after that: it may be fetched before its time."""
         self.made_until = 0
         """Of a directory that we made: until when it most likely holds only what we made there."""
         self.own_until = 0

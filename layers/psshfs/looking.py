@@ -58,9 +58,12 @@ class LookOperations(AttrCache):
         if listing is not None and now < listing.expiry:
             entry = listing.entries.get(name)
             if entry is None:
-                ttl = min(listing.expiry - now, self.timeouts.unlisted)
-                return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=ttl)
-            if entry.packed is not None:
+                ttl = min(listing.expiry, listing.lacking_until) - now
+                if ttl > 0:
+                    ttl = min(ttl, self.timeouts.unlisted)
+                    return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=ttl)
+                listing.is_doubted = True
+            elif entry.packed is not None:
                 return self.newinfo(self.learn_entry(directory, listing, entry), now)
         if listing is not None and now < listing.own_until and name not in listing.entries:
             return Newinfo(Cookie(0), Vtype.VNON, cn_ttl=listing.own_until - now)
@@ -116,7 +119,7 @@ class LookOperations(AttrCache):
             listing = directory.listing = Listing(directory)
         self.counts.listings += 1
         async with listing.lock:
-            if listing.is_loaded and self.clock() < listing.expiry:
+            if listing.is_loaded and self.clock() < listing.expiry and not listing.is_doubted:
                 return listing
             self.counts.listings_missed += 1
             await self.ready(directory)
@@ -193,6 +196,7 @@ class LookOperations(AttrCache):
             listing = await self.load(directory)
         if offset == 0:
             listing.read_at = listing.used_at = self.clock()
+            listing.lacking_until = listing.expiry
             self.table.listings.use(directory, listing.read_at)
             self.prefetch.entered(directory)
         dots: list[Dirent] = []

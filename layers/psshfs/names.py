@@ -223,6 +223,7 @@ class NameOperations(AttrCache):
         listing = directory.listing
         if listing is not None:
             listing.add(name, node.fileid)
+            listing.lacking_until = max(listing.lacking_until, now + self.timeouts.missing)
             if now < listing.made_until:
                 # Believed from the first name on that we make there, and no longer than any
                 # missing name: what another host makes in a new directory is seen at once.

@@ -146,6 +146,9 @@ class Walk:
             return
         cookie = directory.cookie
         now = self._clock()
+        listing = directory.listing
+        if listing is not None and now < listing.expiry and not listing.is_doubted:
+            return  # it has what there is to know, and that is not enough
         count, since = self._missed.pop(cookie, (0, now))
         if now - since > RECENT:
             count, since = 0, now

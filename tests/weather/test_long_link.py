@@ -53,6 +53,7 @@ async def test_channels_come_when_one_is_too_few(
     before = line.traffic().accepted
     ssh = SshOptions(config_file="none", options=sshd.options_by(line.port), ssh_command=command)
     data = os.urandom(SIZE)
+    (tmp_path / "there").write_bytes(data)
     with trio.fail_after(LIMIT):
         async with remote_tree(f"{sshd.host}:{tmp_path}", Remote(ssh, PsshfsOptions())) as server:
             assert isinstance(server, Psshfs)
@@ -60,7 +61,6 @@ async def test_channels_come_when_one_is_too_few(
             while await write(server, b"f%d" % written, data) < 4:
                 written += 1  # logins take their time on a busy machine
             assert (tmp_path / f"f{written}").read_bytes() == data
-            (tmp_path / "there").write_bytes(data)
             info = await look(server, b"there")
             await server.open(info.cookie, FREAD, CRED)
             for at in range(0, SIZE, STEP):
@@ -94,13 +94,13 @@ async def test_a_cut_loses_nothing_of_what_is_on_several_channels(
     sshd, line = far
     ssh = SshOptions(config_file="none", options=sshd.options_by(line.port), ssh_command=command)
     data = os.urandom(SIZE)
+    (tmp_path / "there").write_bytes(data)
     with trio.fail_after(LIMIT):
         async with remote_tree(f"{sshd.host}:{tmp_path}", Remote(ssh, PsshfsOptions())) as server:
             assert isinstance(server, Psshfs)
             number = 0
             while await write(server, b"f%d" % number, data) < 4:
                 number += 1
-            (tmp_path / "there").write_bytes(data)
             source, target = await look(server, b"there"), await make(server, b"copy")
             await server.open(source.cookie, FREAD, CRED)
             await server.open(target.cookie, FWRITE, CRED)

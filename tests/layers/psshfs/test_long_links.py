@@ -172,6 +172,33 @@ async def test_a_first_file_in_another_order_than_the_next_ones(tmp_path: Path) 
         assert relay.trips - before <= 30  # 120 without
 
 
+async def test_what_others_make_is_not_unseen_for_longer(tmp_path: Path) -> None:
+    _fill(tmp_path, 1, 1)
+    clock = Clock()
+    async with far(tmp_path, clock) as (server, _):
+        directory = (await look(server, b"d00")).cookie
+        assert not (await look(server, b"d00/made")).cookie
+        await _quiet(server)
+        assert server.table.directory(directory).listing is not None
+        for number in range(3):
+            (tmp_path / "d00" / f"made{number}").touch()
+            clock.advance(1.1)
+            # By itself, and by the listing that came along with it.
+            requests = server.connection.statistics().requests
+            assert (await look(server, b"d00/made%d" % number)).cookie
+            assert server.connection.statistics().requests > requests
+            await _quiet(server)
+            requests = server.connection.statistics().requests
+            assert not (await look(server, b"d00/missing")).cookie
+            assert server.connection.statistics().requests == requests
+        # Who has read it believes it as long as all he was told.
+        await list_all(server, directory, plus=True)
+        clock.advance(20)
+        requests = server.connection.statistics().requests
+        assert not (await look(server, b"d00/missing")).cookie
+        assert server.connection.statistics().requests == requests
+
+
 async def test_what_was_used_below_is_listed_again_at_once(tmp_path: Path) -> None:
     _fill(tmp_path / "tree/deep", 3, 5)
     _fill(tmp_path / "other", 1, 1)
