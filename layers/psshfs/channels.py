@@ -50,7 +50,7 @@ OPEN_TIME: Final = 30.0
 RETRY: Final = 60.0
 """Seconds after which a server that refused a session is asked again."""
 LOOKS: Final = 16
-"""How often the size of a file that grows is looked at, an acknowledgement or more apart; three
+"""How often the size of a file that grows is looked at, an acknowledgement or more apart; once
 will do, but on a way on which the octets come in bursts."""
 
 Route = tuple[Connection, bytes]
@@ -152,15 +152,21 @@ class Channels:
         if where is None or self._routes.get(handle) is not routes:
             return  # closed meanwhile
         opened: list[Route] = []
-        asked = [
-            (connection, connection.submit(HANDLE, sftp.open_, where, pflags))
-            for connection in self._further
-        ]
+        first: list[Slot[sftp.Attrs]] = []
+        least = writes.end_answered
+        asked = []
+        for connection in self._further:
+            with connection.batch:
+                slot = connection.submit(HANDLE, sftp.open_, where, pflags)
+                # What was opened: nobody replaces a file between two requests, and does so twice.
+                asked.append((connection, slot, connection.submit(ATTRS, sftp.stat, where)))
         try:
-            for connection, slot in asked:
+            for connection, slot, look in asked:
                 with suppress(VfsError):
-                    opened.append((connection, await slot))
-            same = await _growing(opened, writes) or await self._equal(opened, handle, writes)
+                    opened.append((connection, await slot.after(look)))
+                    first.append(look)
+            same = await _growing(opened, writes, (least, first))
+            same = same or await self._equal(opened, handle, writes)
             if same and self._routes.get(handle) is routes:
                 routes += same
                 opened = [route for route in opened if route not in same]
@@ -246,13 +252,17 @@ class Channels:
         changed.set()
 
 
-async def _growing(opened: list[Route], writes: WriteBehind) -> list[Route]:
+Look = tuple[int, list[Slot[sftp.Attrs]]]
+"""How far a file reached for sure when its attributes were asked for, and the answers."""
+
+
+async def _growing(opened: list[Route], writes: WriteBehind, first: Look) -> list[Route]:
     """Return the twins whose file grows as ours does: longer with time, and never shorter than
-    what has been acknowledged nor longer than what has been sent.
+    what has been acknowledged nor longer than what has been sent. `first` came with the twins.
 
     That is no other file's way, and no write has to wait for it. None where nothing grows now.
     """
-    looks: deque[tuple[int, list[Slot[sftp.Attrs]]]] = deque()
+    looks: deque[Look] = deque([first])
     grown: dict[Route, list[int]] = {route: [] for route in opened}
 
     def compare() -> None:
@@ -269,14 +279,14 @@ async def _growing(opened: list[Route], writes: WriteBehind) -> list[Route]:
         return len(seen) > 1 and seen[0] < seen[-1]
 
     for _ in range(LOOKS):
+        while looks and all(slot.done for slot in looks[0][1]):
+            compare()
         if writes.is_idle or all(is_grown(route) for route in grown):
             break
         least = writes.end_answered
         slots = [connection.submit(ATTRS, sftp.fstat, twin) for connection, twin in opened]
         looks.append((least, slots))
         await writes.change()
-        while looks and all(slot.done for slot in looks[0][1]):
-            compare()
     while looks and not all(is_grown(route) for route in grown):
         for slot in looks[0][1]:
             await slot.wait()

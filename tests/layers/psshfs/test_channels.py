@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, channels, files, mount_psshfs
-from syspuffs.layers.psshfs.slot import HANDLE
+from syspuffs.layers.psshfs.slot import ATTRS, HANDLE
 from syspuffs.layers.psshfs.ssh.failure import Cause, ConnectError
 from syspuffs.layers.psshfs.writebehind import WriteBehind
 from syspuffs.native import sftp
@@ -271,12 +271,18 @@ async def test_a_file_is_known_by_how_it_grows(tmp_path: Path, step: int, is_sam
         connection = server.connection
         twin = await connection.submit(HANDLE, sftp.open_, os.fsencode(path), sftp.FXF_READ)
         growth = cast(WriteBehind, Growth(path, step))
+        looked = connection.submit(ATTRS, sftp.fstat, twin)
+        await looked
         expected = [(connection, twin)] if is_same else []
-        assert await channels._growing([(connection, twin)], growth) == expected
+        first = growth.end_answered, [looked]
+        assert await channels._growing([(connection, twin)], growth, first) == expected
 
 
 async def test_a_file_of_which_nothing_is_under_way_is_not_seen_to_grow(tmp_path: Path) -> None:
     async with mounted(tmp_path, Further()) as server:
         info = await make(server, b"f", bytes(STEP))
         file = server.open_file(server.table.node(info.cookie))
-        assert await channels._growing([(server.connection, b"")], file.writes) == []
+        looked = server.connection.submit(ATTRS, sftp.stat, os.fsencode(tmp_path / "f"))
+        await looked
+        opened = [(server.connection, b"")]
+        assert await channels._growing(opened, file.writes, (STEP, [looked])) == []
