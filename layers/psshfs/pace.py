@@ -23,6 +23,8 @@ FLOOR_TIME: Final = 0.05
 """...but not more than the link carries in this time, seconds."""
 DECAY: Final = 31 / 32
 """What becomes of the highest rate seen with every answer that is slower."""
+CHANNEL: Final = 2 * 1024 * 1024
+"""What one channel of SSH moves in a round trip at most with OpenSSH: its window, octets."""
 ROUND_TRIP_AGE: Final = 300.0
 """For how long a shortest round trip counts, seconds (at least; twice that at most)."""
 
@@ -87,7 +89,13 @@ class Pace:
         self.window = int(2 * self.in_flight + min(FLOOR, self._rate * FLOOR_TIME))
 
     def expect(self, times: int) -> None:
-        """Hear that there are so many times as many ways now, each as good as the one so far; where
-        they are not, `DECAY` takes it back."""
-        self._rate *= times
-        self._set()
+        """Hear that there are so many times as many channels now, each as good as the one so far.
+
+        Where they are not, `DECAY` takes it back; where the rate seen is that of several channels
+        already, it stays.
+        """
+        round_trip = self._round_trip.seconds
+        if round_trip and self._rate:
+            most = times * CHANNEL / round_trip
+            self._rate = max(self._rate, min(times * self._rate, most))
+            self._set()

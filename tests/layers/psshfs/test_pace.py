@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from syspuffs.layers.psshfs.pace import FLOOR, INITIAL, ROUND_TRIP_AGE, Pace, RoundTrip
+from syspuffs.layers.psshfs.pace import CHANNEL, FLOOR, INITIAL, ROUND_TRIP_AGE, Pace, RoundTrip
 from syspuffs.native import sftp
 from syspuffs.native.constants import FREAD, FSYNC_CLOSE, FWRITE
 
@@ -152,3 +152,23 @@ def test_window() -> None:
     pace.answered(0, pace.delivered, 0.0, 0.0)  # a clock that stood still says nothing
     pace.answered(100_000_000, pace.delivered, 0.0, 0.1)
     assert pace.window == 200_000_000 + FLOOR
+
+
+def test_more_channels_widen_the_window_once() -> None:
+    trip = RoundTrip()
+    trip.add(0.1, 0.0)
+    pace = Pace(trip)
+    pace.expect(4)
+    assert pace.window == INITIAL  # nothing was seen yet
+    for number in range(1, 9):
+        pace.answered(BLOCK, pace.delivered, number * 0.1, number * 0.1 + 0.0125)
+    one = pace.in_flight
+    assert one == pytest.approx(8 * BLOCK)
+    pace.expect(4)
+    four = pace.in_flight
+    assert four == pytest.approx(4 * min(one, CHANNEL))
+    pace.expect(4)
+    assert pace.in_flight == pytest.approx(four, rel=0.02)
+    for _ in range(200):
+        pace.answered(BLOCK, pace.delivered, 1.0, 1.0125)
+    assert pace.in_flight == pytest.approx(one)
