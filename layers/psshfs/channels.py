@@ -147,6 +147,8 @@ class Channels:
         writes: WriteBehind,
         pace: Pace,
     ) -> None:
+        # Asked for now: behind the data of a reader the answer is some round trips late.
+        known = self.connection.submit(ATTRS, sftp.fstat, handle) if writes.is_idle else None
         await self._grow()
         where = path()
         if where is None or self._routes.get(handle) is not routes:
@@ -165,7 +167,8 @@ class Channels:
                 with suppress(VfsError):
                     opened.append((connection, await slot.after(look)))
                     first.append(look)
-            same = await _growing(opened, writes, (least, first))
+            same = [] if known is None else _alike(opened, first, await known)
+            same = same or await _growing(opened, writes, (least, first))
             same = same or await self._equal(opened, handle, writes)
             if same and self._routes.get(handle) is routes:
                 routes += same
@@ -185,15 +188,9 @@ class Channels:
             main = self.connection.submit(ATTRS, sftp.fstat, handle)
             asked = [connection.submit(ATTRS, sftp.fstat, twin) for connection, twin in opened]
             known = await main
-            same: list[Route] = []
-            for route, slot in zip(opened, asked, strict=True):
+            for slot in asked:
                 await slot.wait()
-                if slot.is_failed or known.size is None:
-                    continue
-                attrs = slot.result()
-                if attrs[:4] == known[:4] and attrs.mtime == known.mtime:
-                    same.append(route)
-            return same
+            return _alike(opened, asked, known)
 
     # Sessions.
 
@@ -250,6 +247,18 @@ class Channels:
         self._coming -= 1
         changed, self._changed = self._changed, trio.Event()
         changed.set()
+
+
+def _alike(opened: list[Route], looks: list[Slot[sftp.Attrs]], known: sftp.Attrs) -> list[Route]:
+    """Return the twins that show what their file has shown on the main session."""
+    return [
+        route
+        for route, look in zip(opened, looks, strict=True)
+        if not look.is_failed
+        and known.size is not None
+        and look.result()[:4] == known[:4]
+        and look.result().mtime == known.mtime
+    ]
 
 
 Look = tuple[int, list[Slot[sftp.Attrs]]]
