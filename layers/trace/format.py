@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -100,7 +100,14 @@ class Chunk(NamedTuple):
     body: memoryview
 
 
-_encoder: Final = msgspec.msgpack.Encoder()
+def _plain(value: object) -> list[Any]:
+    """Return what the encoder does not know as it does: a listing that is kept by columns."""
+    if isinstance(value, Sequence):
+        return list(value)
+    raise TypeError(f"a trace cannot hold {value!r}")
+
+
+_encoder: Final = msgspec.msgpack.Encoder(enc_hook=_plain)
 _NO_DATA: Final = _encoder.encode(b"")
 _layer_decoder: Final = msgspec.msgpack.Decoder(LayerInfo)
 _records_decoder: Final = msgspec.msgpack.Decoder(list[RawRecord])

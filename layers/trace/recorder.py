@@ -146,6 +146,12 @@ class Recorder:
             self._is_timed = True
             self._wake.set()
 
+    def lose(self, why: Exception) -> None:
+        """Do without a record that cannot be encoded."""
+        if not self.lost:
+            _log.error("a trace cannot be written (%s); some of it is lost", why)
+        self.lost += 1
+
     async def room(self) -> None:
         """Wait until the writer has caught up."""
         while self.is_full:

@@ -78,11 +78,14 @@ class Trace(Around):
                 reset(token)
                 if in_flight.pop(ident, None) is not None:
                     record = (number, ident, parent, start, duration, outcome, args, answer)
-                    if is_write or (is_read and not outcome):
-                        recorder.add_with_data(record)
-                    else:
-                        append(encode(record))
-                        added()
+                    try:
+                        if is_write or (is_read and not outcome):
+                            recorder.add_with_data(record)
+                        else:
+                            append(encode(record))
+                            added()
+                    except (TypeError, ValueError) as exc:
+                        recorder.lose(exc)
 
         return recorded
 

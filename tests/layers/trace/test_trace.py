@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+import stat
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,9 +31,11 @@ from syspuffs.layers.trace import (
     events,
     traced,
 )
-from syspuffs.native.constants import FREAD, FWRITE, MNT_WAIT, NameiOp, Vtype
+from syspuffs.native.constants import FREAD, FWRITE, MNT_WAIT, READDIR_PLUS, NameiOp, Vtype
 from syspuffs.native.errors import VfsError
-from syspuffs.native.records import Cookie, Cred, Vattr, lookup_cn
+from syspuffs.native.packed import Files, Page, pack
+from syspuffs.native.records import Cookie, Cred, Dirent, Vattr, lookup_cn
+from syspuffs.native.sftp_protocol import Attrs
 
 from ..puffs.memserver import MemServer
 
@@ -130,6 +133,48 @@ async def test_long_data_are_those_of_the_moment(tmp_path: Path, keep: DataKept)
     }
     assert kept == [as_kept[keep](data) for data in moved]
     assert [event.args[4] for event in found] == [CRED] * len(moved)
+
+
+class Paging(Passing):
+    """Lists by columns, as psshfs does."""
+
+    name = "paging"
+
+    async def readdir(
+        self, opc: Cookie, offset: int, resid: int, flags: int, cred: Cred
+    ) -> tuple[Sequence[Dirent], bool]:
+        attrs = [pack(Attrs(size=size, mode=stat.S_IFREG | 0o644), 1) for size in (5, 6)]
+        return Page((), Files([b"a", b"b"], [7, 8], [1, 2], attrs), 10, 20), True
+
+
+async def test_a_listing_by_columns(tmp_path: Path) -> None:
+    file = tmp_path / "t"
+    async with tree() as below, traced(Paging(below), file) as server:
+        listed = await server.readdir(server.kargs.root.cookie, 0, 1000, READDIR_PLUS, CRED)
+    (event,) = events(file)
+    entries, is_end = event.result
+    assert (list(entries), is_end) == (list(listed[0]), True)
+    assert [entry.newinfo.size for entry in entries] == [5, 6]
+
+
+async def test_what_cannot_be_encoded_is_lost_and_the_operation_is_not(
+    tmp_path: Path, log_watch: object
+) -> None:
+    log_watch.expect("a trace cannot be written")  # type: ignore[attr-defined]
+    file = tmp_path / "t"
+
+    class Odd(Passing):
+        name = "odd"
+
+        async def readlink(self, opc: Cookie, cred: Cred) -> bytes:
+            return object()  # type: ignore[return-value]
+
+    async with tree() as below, traced(Odd(below), file) as server:
+        root = server.kargs.root.cookie
+        assert type(await server.readlink(root, CRED)) is object
+        await server.getattr(root, CRED)
+    assert [event.name for event in events(file)] == ["getattr"]
+    assert server.recorder.lost == 1
 
 
 async def test_follows_a_request_through_the_layers(tmp_path: Path) -> None:
