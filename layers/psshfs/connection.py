@@ -204,10 +204,12 @@ class Connection:
         encode: Callable[..., bytes],
         *args: Any,
         payload: Buffer = b"",
+        may_wait: bool = False,
     ) -> None:
         """Send a request whose slot the caller made; `payload` follows the encoded head.
 
         `payload` may change after the return: what is needed longer is copied, unless it is bytes.
+        `may_wait`: it leaves with the next request, or as soon as nothing else is to be done here.
         Errors: ENOTCONN after the end of the connection; what `give_up` said while it is lost; that
         of a handle that is lost for good.
         """
@@ -234,7 +236,7 @@ class Connection:
             self._alone_since = self.heard
         slots[number] = slot
         self._requests += 1
-        self._outbox.send(packet, payload)
+        self._outbox.send(packet, payload, may_wait=may_wait)
 
     def submit_ahead(self, slot: Slot[Any], encode: Callable[..., bytes], *args: Any) -> None:
         """As `submit_slot`, although the connection is not whole yet; for `Restoring` alone."""
@@ -253,7 +255,7 @@ class Connection:
             slot = Slot(self, STATUS)
             slot.is_abandoned = True
             with suppress(VfsError):  # a handle that is lost is closed
-                self.submit_slot(slot, sftp.close, handle)
+                self.submit_slot(slot, sftp.close, handle, may_wait=True)
 
     async def greet(self) -> tuple[int, dict[bytes, bytes]]:
         """Exchange INIT and VERSION, the first thing on a connection; return version, extensions.
@@ -297,6 +299,7 @@ class Connection:
     def is_prompt(self, seconds: float) -> bool:
         """Tell whether all requests have left for a server that is seen to answer within
         `seconds`."""
+        self._outbox.flush()
         return (
             0 < self.round_trip.seconds <= seconds
             and self._outbox.is_empty

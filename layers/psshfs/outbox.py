@@ -28,7 +28,8 @@ class Outbox:
 
     `run` is the body of a task that sends what the socket did not take; `on_room` is called
     when it has sent something, `on_error` with a text when the socket fails. A batch (`with
-    outbox:`, which nests) holds packets back so that they leave in one call.
+    outbox:`, which nests) holds packets back so that they leave in one call. So does what may
+    wait, until there is something that may not, or nothing else to do in this process.
     """
 
     def __init__(
@@ -42,6 +43,8 @@ class Outbox:
         self._on_error = on_error
         self._queue: deque[Buffer] = deque()
         self._depth = 0
+        self._is_waiting = False
+        """All that is queued may wait: the socket did not refuse it."""
         self._task: trio.lowlevel.Task | None = None
         self.queued = 0
         """Octets that wait."""
@@ -54,14 +57,28 @@ class Outbox:
     def __exit__(self, *exc: object) -> None:
         self._depth -= 1
         if not self._depth and self._queue:
+            self._is_waiting = False
             self._drain()
             if self._queue:
                 self._wake()
 
-    def send(self, head: bytes, payload: Buffer) -> None:
+    def send(self, head: bytes, payload: Buffer, *, may_wait: bool = False) -> None:
         """Send `head` and `payload`; the latter may change after the return."""
+        if self._depth or self._is_waiting:
+            self._add(head, payload)
+            if not self._depth and not may_wait:
+                self._is_waiting = False
+                self._drain()
+                if self._queue:
+                    self._wake()
+            return
         taken = 0
-        if not self._queue and not self._depth:
+        if not self._queue:
+            if may_wait:
+                self._is_waiting = True
+                self._add(head, payload)
+                self._wake()
+                return
             try:
                 if payload:
                     taken = self._socket.sendmsg((head, payload))
@@ -75,6 +92,10 @@ class Outbox:
             self.sent += taken
             if taken == len(head) + len(payload):
                 return
+        self._add(head, payload, taken)
+        self._wake()
+
+    def _add(self, head: bytes, payload: Buffer, taken: int = 0) -> None:
         rest = len(head) - taken
         if rest > 0:
             self._queue.append(head[taken:])
@@ -83,8 +104,14 @@ class Outbox:
             data = memoryview(constant(payload))[max(0, -rest) :]
             self._queue.append(data)
             self.queued += len(data)
-        if not self._depth:
-            self._wake()
+
+    def flush(self) -> None:
+        """Send what was told that it may wait."""
+        if self._is_waiting and not self._depth:
+            self._is_waiting = False
+            self._drain()
+            if self._queue:
+                self._wake()
 
     @property
     def is_empty(self) -> bool:
@@ -95,6 +122,7 @@ class Outbox:
         """Forget what waits."""
         self._queue.clear()
         self.queued = 0
+        self._is_waiting = False
 
     def _drain(self) -> None:
         queue = self._queue
@@ -131,6 +159,7 @@ class Outbox:
 
         task = trio.lowlevel.current_task()
         while True:
+            self.flush()
             while self._queue:
                 await trio.lowlevel.wait_writable(self._socket)
                 self._drain()

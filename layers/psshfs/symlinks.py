@@ -22,7 +22,7 @@ from ...native import sftp
 from ...native.constants import Vtype
 from ...native.errors import VfsError
 from ...native.packed import pack, vtype
-from ...native.records import Buffer, Cookie, Cred
+from ...native.records import Cookie, Cred
 from .attributes import vtype_of
 from .connection import Connection
 from .directory import Batches, Sink
@@ -112,10 +112,8 @@ def _follow(connection: Connection) -> None:
     """From now on ask for what a link leads to wherever its own attributes would be asked for."""
     submit_slot = connection.submit_slot  # all requests go through it
 
-    def following(
-        slot: Slot[Any], encode: Callable[..., bytes], *args: Any, payload: Buffer = b""
-    ) -> None:
-        submit_slot(slot, sftp.stat if encode is sftp.lstat else encode, *args, payload=payload)
+    def following(slot: Slot[Any], encode: Callable[..., bytes], *args: Any, **words: Any) -> None:
+        submit_slot(slot, sftp.stat if encode is sftp.lstat else encode, *args, **words)
 
     # On this object alone: nobody else should pay for the question.
     setattr(connection, "submit_slot", following)  # noqa: B010 - mypy wants no assignment

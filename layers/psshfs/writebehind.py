@@ -25,6 +25,8 @@ from .slot import STATUS, Slot
 
 REQUESTS_MAX: Final = 128
 """Unacknowledged writes of one file."""
+SMALL: Final = 16 * 1024
+"""A write up to this length, octets, leaves with the close that is likely to follow."""
 CHANNEL_MAX: Final = 4 * 1024 * 1024
 """Octets unacknowledged on one session while there are others, of a file that is to go over these,
 too, in a moment: what the window of its channel lets through in two round trips."""
@@ -142,7 +144,11 @@ class WriteBehind:
             if connection is not self.connection:
                 piece = bytes(piece)
                 slot.kept = handle, piece
-            connection.submit_slot(slot, sftp.write, name, offset + at, size, payload=piece)
+            connection.submit_slot(
+                *(slot, sftp.write, name, offset + at, size),
+                payload=piece,
+                may_wait=size <= SMALL and not self._pending,
+            )
             self._sent(slot)
             at += size
             while self._is_full(handle, length_max):

@@ -162,6 +162,28 @@ async def test_a_late_handle_of_a_cancelled_open_is_closed() -> None:
         assert server.statistics().open_files == 0
 
 
+async def test_what_may_wait_leaves_with_the_next_request_or_when_all_is_done() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        async with open_connection(ours) as connection:
+            await wait_all_tasks_blocked()
+            connection.close_handle(b"one")
+            with pytest.raises(BlockingIOError):
+                theirs.recv(65536)
+            connection.submit(STATUS, sftp.remove, b"/x")
+            assert theirs.recv(65536) == sftp.close(1, b"one") + sftp.remove(2, b"/x")
+            connection.close_handle(b"two")
+            await wait_all_tasks_blocked()
+            assert theirs.recv(65536) == sftp.close(3, b"two")
+            connection.close_handle(b"three")
+            with connection.batch:
+                connection.submit(STATUS, sftp.remove, b"/y")
+                with pytest.raises(BlockingIOError):
+                    theirs.recv(65536)
+            assert theirs.recv(65536) == sftp.close(4, b"three") + sftp.remove(5, b"/y")
+
+
 async def test_a_batch_leaves_in_one_piece_and_answers_come_in_any_order() -> None:
     near, far = socket.socketpair()
     with near, far:
