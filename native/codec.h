@@ -231,8 +231,8 @@ int64_t fuse_encode_dirents(void *out, size_t cap, int64_t unique, const int64_t
 /*
  * As many entries of such a reply as `cap` has room for, without its header, of `n` files with
  * packed attributes (packed.h). Slots: time-outs of name and attributes, uid and gid to be shown in
- * place of all (-1: none), then for each file bits of its number, which is that of the node, too,
- * offset, length of the name. The first slot becomes the number of entries that there was room for.
+ * place of all (-1: none), then three columns of `n` slots: bits of the number, which is that of
+ * the node, too, offset, length of the name. The first slot becomes the number of entries that there was room for.
  * Returns the number of octets.
  */
 int64_t fuse_encode_page(void *out, size_t cap, int64_t *tab, size_t n, const void *packed,

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 from ._codec import lib
 from .errors import LocalProtocolError
 from .fuse_protocol import Notify
+from .packed import Files
 from .records import Statvfs
 from .table import CELLS, OUT, OUT_LEN, OUTPUT, REASONS, SLOTS, TABLE
 
@@ -29,8 +30,13 @@ NO_ATTR: Final[Attr] = (0,) * lib.FUSE_ATTR_SLOTS
 ROWS_MAX: Final = min(SLOTS // lib.FUSE_DIRENT_SLOTS, (OUT_LEN - 16) // 408)
 """Most entries in one reply to a READDIRPLUS, whatever their names."""
 
+PAGE_MAX: Final = (SLOTS - 4) // 3
+"""Most entries of one page in one reply."""
+
 _encode = lib.fuse_encode_reply
 _encode_dirents = lib.fuse_encode_dirents
+_encode_page = lib.fuse_encode_page
+_length: Final = Struct("=I").pack
 _head: Final = Struct("=IiQ").pack
 _open: Final = Struct("=IiQQI4x").pack
 _count: Final = Struct("=IiQI4x").pack
@@ -134,6 +140,37 @@ def dirents(unique: int, rows: Sequence[DirentRow], names: bytes) -> bytes:
     if length < 0:
         raise _wrong(REASONS[length])
     return OUTPUT[:length]
+
+
+def page(
+    files: Files, start: int, room: int, ttls: tuple[int, int], owner: tuple[int, int]
+) -> tuple[bytes, int]:
+    """Return what a reply to a READDIRPLUS has behind its head for entries of `files` from number
+    `start` on, as many as have room in `room` octets, and their number.
+
+    The node of each is its file id. `ttls` are those of name and attributes, `owner` is uid and
+    gid to be shown in place of all (-1: none).
+    """
+    room = min(room, OUT_LEN)
+    end = start + min(room // dirent_length(1), PAGE_MAX)
+    columns = files.names[start:end], files.packed[start:end]
+    names, packed = map(b"".join, columns)
+    lengths = [len(name) for name in columns[0]]
+    n = len(lengths)
+    numbers, offsets = files.fileids[start:end], files.offsets[start:end]
+    try:
+        Struct(f"={4 + 3 * n}q").pack_into(CELLS, 0, *ttls, *owner, *numbers, *offsets, *lengths)
+    except _BAD_VALUE as exc:
+        raise _wrong(exc) from exc
+    length = _encode_page(OUT, room, TABLE, n, packed, len(packed), names, len(names))
+    if length < 0:
+        raise _wrong(REASONS[length])
+    return OUTPUT[:length], _one(CELLS)[0]
+
+
+def dirents_and_page(dirents: bytes, page: bytes) -> bytes:
+    """Return the reply `dirents` with what `page` has made behind it."""
+    return _length(len(dirents) + len(page)) + dirents[4:] + page
 
 
 def dirent_length(name_length: int) -> int:

@@ -326,7 +326,6 @@ fuse_encode_dirents(void *to, size_t cap, int64_t unique, const int64_t *v, size
 	return finish(&out);
 }
 
-#define PAGE_SLOTS 3
 #define DIRENT_MIN_LEN 152
 
 int64_t
@@ -335,35 +334,35 @@ fuse_encode_page(void *to, size_t cap, int64_t *v, size_t n, const void *packed,
 {
 	struct output out = { to, cap < INT32_MAX ? cap : INT32_MAX, 0, 0 };
 	const uint8_t *p = packed, *name = names;
-	const int64_t *file = v + 4;
+	const int64_t *number = v + 4, *offset = number + n, *length = offset + n;
 	size_t left = nameslen, i, size;
 	uint8_t zeros[8] = { 0 };
 	struct packed a;
 
 	if (n != packedlen / PACKED_LEN || packedlen % PACKED_LEN != 0)
 		return CODEC_LENGTH;
-	for (i = 0; i < n && out.err == 0; i++, file += PAGE_SLOTS, p += PACKED_LEN) {
-		if (file[2] <= 0 || (uint64_t)file[2] > left)
+	for (i = 0; i < n && out.err == 0; i++, p += PACKED_LEN) {
+		if (length[i] <= 0 || (uint64_t)length[i] > left)
 			return CODEC_LENGTH;
-		size = ((size_t)file[2] + 7) & ~(size_t)7;
+		size = ((size_t)length[i] + 7) & ~(size_t)7;
 		if (size + DIRENT_MIN_LEN > out.cap - out.at)
 			break;
 		load_packed(p, &a);
 		{
-			int64_t row[] = { file[0], v[0], v[1], file[0], a.size, a.size / 512 + (a.size % 512 != 0),
-				a.atime * NS, a.mtime * NS, a.mtime * NS, a.mode, a.nlink,
+			int64_t row[] = { number[i], v[0], v[1], number[i], a.size,
+				a.size / 512 + (a.size % 512 != 0), a.atime * NS, a.mtime * NS, a.mtime * NS, a.mode, a.nlink,
 				v[2] < 0 ? a.uid : v[2], v[3] < 0 ? a.gid : v[3], 0, 4096 };
 
 			put_entry(&out, row);
 		}
-		put_64(&out, (uint64_t)file[0]);
-		put_u63(&out, file[1]);
-		put_u32(&out, file[2]);
+		put_64(&out, (uint64_t)number[i]);
+		put_u63(&out, offset[i]);
+		put_u32(&out, length[i]);
 		put_u32(&out, a.mode >> 12); /* as DT_ has the type */
-		put_octets(&out, name, (size_t)file[2]);
-		put_octets(&out, zeros, size - (size_t)file[2]);
-		name += file[2];
-		left -= (size_t)file[2];
+		put_octets(&out, name, (size_t)length[i]);
+		put_octets(&out, zeros, size - (size_t)length[i]);
+		name += length[i];
+		left -= (size_t)length[i];
 	}
 	v[0] = (int64_t)i;
 	return out.err != 0 ? out.err : (int64_t)out.at;

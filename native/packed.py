@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, overload
 
 from ._codec import lib
 from .constants import Vtype
-from .records import IFMT_TO_VTYPE, Cookie, Dirent, Newinfo, Vattr
+from .records import IFMT_TO_VTYPE, VTYPE_TO_IFMT, Cookie, Dirent, Newinfo, Vattr
 from .sftp_protocol import Attrs
 
 PACKED_LEN: Final = lib.PACKED_LEN
@@ -50,13 +50,15 @@ def pack(attrs: Attrs, nlink: int) -> bytes:
     """Pack attributes that have a type; what else is left out is nobody's, with mode 0600, no
     octets, 1970."""
     mode = stat.S_IFREG | 0o600 if attrs.mode is None else attrs.mode
-    what = int(IFMT_TO_VTYPE.get(mode & _IFMT, Vtype.VREG))
+    kind = IFMT_TO_VTYPE.get(mode & _IFMT, Vtype.VREG)
+    mode = VTYPE_TO_IFMT[kind] | mode & 0o7777
+    what = int(kind)
     uid, gid = attrs.uid, attrs.gid
     if uid is None or gid is None:
         uid = gid = NOBODY
         what |= _NO_OWNER
     times = attrs.atime or 0, attrs.mtime or 0
-    return _LAYOUT.pack(attrs.size or 0, uid, gid, *times, nlink, mode & 0xFFFF, what)
+    return _LAYOUT.pack(attrs.size or 0, uid, gid, *times, nlink, mode, what)
 
 
 def unpack(

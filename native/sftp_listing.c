@@ -68,23 +68,21 @@ links_shown(const uint8_t *p, size_t n)
 static void
 pack(uint8_t *to, const int64_t *attrs, const uint8_t *shown, size_t n)
 {
-	struct packed a = { attrs[0], attrs[1], attrs[2], attrs[4], attrs[5], 0, attrs[3] & 0xffff, 0 };
+	struct packed a = { attrs[0], attrs[1], attrs[2], attrs[4], attrs[5], 0, attrs[3] & 07777, 0 };
+	int64_t type;
 
 	if ((attrs[6] & ATTR_UIDGID) == 0) {
 		a.uid = a.gid = NOBODY;
 		a.what = PACKED_NO_OWNER;
 	}
 	a.nlink = links_shown(shown, n);
-	if (type_of(attrs[3]) != 0) {
-		a.what |= type_of(attrs[3]);
-	} else {
-		int64_t type = type_shown(shown, n);
-
-		if ((attrs[6] & ATTR_PERMISSIONS) == 0)
-			a.mode = type == VDIR ? 0700 : 0600;
-		a.mode |= formats[type];
-		a.what |= type;
-	}
+	type = type_of(attrs[3]);
+	if (type == 0)
+		type = type_shown(shown, n);
+	if ((attrs[6] & ATTR_PERMISSIONS) == 0)
+		a.mode = type == VDIR ? 0700 : 0600;
+	a.mode |= formats[type];
+	a.what |= type;
 	store_packed(to, &a);
 }
 

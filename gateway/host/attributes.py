@@ -40,6 +40,14 @@ class Attributes:
             if mask is not None:
                 self._modes[vtype] = 0o777 & ~mask
 
+    @property
+    def page_owner(self) -> tuple[int, int] | None:
+        """Uid and gid that all files have (-1: their own), None where permissions are another
+        matter than what the server says, too."""
+        if self._modes:
+            return None
+        return -1 if self._uid is None else self._uid, -1 if self._gid is None else self._gid
+
     def attr(self, ino: int, va: Vattr) -> Attr:
         """Return the attributes of node `ino` as the host has them."""
         (

@@ -50,6 +50,7 @@ from ...native.fuse_protocol import (
     Opcode,
     Valid,
 )
+from ...native.packed import Page
 from ...native.records import (
     FSCRED,
     IFMT_TO_VTYPE,
@@ -248,6 +249,17 @@ class FuseEnd:
             0 if self._no_attrs else va_ttl,
             self._attributes.attr(ino, va),
         )
+
+    def shown_page(self, page: Page) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Return time-outs of name and attributes, and the owner that is shown (-1: their own), for
+        the files of a page; None where each has to be looked at."""
+        owner = self._attributes.page_owner
+        if owner is None or page.users is not None or page.groups is not None:
+            return None
+        if not self.nodes.are_all_own:
+            return None
+        entry_ttl = 0 if self._no_names else page.entry_ttl
+        return (entry_ttl, 0 if self._no_attrs else page.attr_ttl), owner
 
     async def attributes_of(self, info: Newinfo, cred: Cred) -> tuple[Vattr, int]:
         """Return the attributes that came with `info`, or ask for them."""

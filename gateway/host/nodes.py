@@ -13,6 +13,8 @@ asking again would cost a lookup each.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+
 from ...layers.ops import FileServer
 from ...native.records import Cookie, Newinfo
 
@@ -26,28 +28,28 @@ _FIRST_OWN_INO = 1 << 62
 _DEPTH_MAX = 2048
 """No path has more components than half of PATH_MAX; what seems to is a loop."""
 
+_NONE: Mapping[bytes, Node] = {}
+
 
 class Node:
-    """One node that the host knows, or that waits in an open directory to be told to it."""
+    """One node that the host knows, or that waits in an open directory to be told to it.
+
+    The host may know a million: 96 octets each.
+    """
 
     __slots__ = (
-        "children",
         "cookie",
         "held",
-        "ino",
         "name",
         "nlookup",
         "opens",
         "parent",
         "pins",
-        "vtype",
         "wants_inactive",
     )
 
-    def __init__(self, cookie: Cookie, ino: int, vtype: int) -> None:
+    def __init__(self, cookie: Cookie) -> None:
         self.cookie = cookie
-        self.ino = ino
-        self.vtype = vtype
         self.nlookup = 0
         """Lookups that the host counts."""
         self.held = 0
@@ -58,7 +60,26 @@ class Node:
         self.wants_inactive = False
         self.parent: Node | None = None
         self.name = b""
-        self.children: dict[bytes, Node] | None = None
+
+    @property
+    def ino(self) -> int:
+        """The host's number."""
+        return self.cookie
+
+
+class Renumbered(Node):
+    """A node whose number is not its cookie."""
+
+    __slots__ = ("_ino",)
+
+    def __init__(self, cookie: Cookie, ino: int) -> None:
+        super().__init__(cookie)
+        self._ino = ino
+
+    @property
+    def ino(self) -> int:
+        """The host's number."""
+        return self._ino
 
 
 class NodeTable:
@@ -66,17 +87,26 @@ class NodeTable:
 
     def __init__(self, server: FileServer, root: Newinfo) -> None:
         self.server = server
-        self.root = Node(root.cookie, ROOT_INO, root.vtype)
+        self._by_ino: dict[int, Node] = {}
+        self._renumbered: dict[int, Renumbered] = {}
+        """By cookie."""
+        self._children: dict[Node, dict[bytes, Node]] = {}
+        """What the host last saw in each directory."""
+        self.root = self._add(root.cookie, ROOT_INO)
         self.root.nlookup = 1
-        self._by_ino: dict[int, Node] = {ROOT_INO: self.root}
-        self._renumbered: dict[int, Node] = {}
-        """The nodes whose number is not their cookie, by cookie."""
-        if root.cookie != ROOT_INO:
-            self._renumbered[root.cookie] = self.root
         self._next_ino = _FIRST_OWN_INO
 
     def __len__(self) -> int:
         return len(self._by_ino)
+
+    def _add(self, cookie: Cookie, ino: int) -> Node:
+        node: Node
+        if cookie == ino:
+            node = Node(cookie)
+        else:
+            node = self._renumbered[cookie] = Renumbered(cookie, ino)
+        self._by_ino[ino] = node
+        return node
 
     def by_ino(self, ino: int) -> Node:
         """Return the node with the host's number `ino`. KeyError: the host made that number up."""
@@ -104,10 +134,7 @@ class NodeTable:
             if fileid <= ROOT_INO or fileid in self._by_ino:
                 fileid = self._next_ino
                 self._next_ino += 1
-            node = Node(info.cookie, fileid, info.vtype)
-            self._by_ino[fileid] = node
-            if fileid != info.cookie:
-                self._renumbered[info.cookie] = node
+            node = self._add(info.cookie, fileid)
         node.held += 1
         node.pins += 1
         return node
@@ -124,22 +151,52 @@ class NodeTable:
 
     def name(self, parent: Node, name: bytes, node: Node) -> None:
         """Note that the host knows `node` as `name` in `parent`, without a lookup."""
-        if parent.children is None:
-            parent.children = {}
-        parent.children[name] = node
+        children = self._children.get(parent)
+        if children is None:
+            children = self._children[parent] = {}
+        children[name] = node
         node.parent = parent
         node.name = name
 
+    def tell_page(self, parent: Node, names: Sequence[bytes], cookies: Sequence[int]) -> None:
+        """Note lookups that the server handed out, and that the host is told, of nodes in `parent`
+        whose numbers are their cookies: `absorb`, `tell` and `settle` of each.
+        """
+        by_ino = self._by_ino
+        children = self._children.setdefault(parent, {})
+        for name, cookie in zip(names, cookies, strict=True):
+            node = by_ino.get(cookie)
+            if node is None:
+                node = by_ino[cookie] = Node(Cookie(cookie))
+            node.held += 1
+            node.nlookup += 1
+            children[name] = node
+            node.parent = parent
+            node.name = name
+
+    @property
+    def are_all_own(self) -> bool:
+        """Tell whether all numbers are cookies, so that every cookie may be a number."""
+        return not self._renumbered
+
+    def give_back(self, cookies: Iterable[int]) -> None:
+        """Give back below one lookup each that the server handed out and nobody was told."""
+        for cookie in cookies:
+            self.server.reclaim(Cookie(cookie), 1)
+
+    def children(self, parent: Node) -> Mapping[bytes, Node]:
+        """Return what the host last saw in `parent`, by name. It changes with every request."""
+        return self._children.get(parent, _NONE)
+
     def child(self, parent: Node, name: bytes) -> Node | None:
         """Return what the host last saw as `name` in `parent`."""
-        return None if parent.children is None else parent.children.get(name)
+        return self._children.get(parent, _NONE).get(name)
 
     def unname(self, parent: Node, name: bytes) -> None:
         """Note that the host removed `name` from `parent`."""
-        if parent.children is not None:
-            node = parent.children.pop(name, None)
-            if node is not None and node.parent is parent and node.name == name:
-                node.parent = None
+        node = self._children.get(parent, {}).pop(name, None)
+        if node is not None and node.parent is parent and node.name == name:
+            node.parent = None
 
     def forget(self, ino: int, nlookup: int) -> None:
         """Take back lookups of the host; with the last one the node goes, below as well."""
@@ -154,12 +211,11 @@ class NodeTable:
         if self._by_ino.get(node.ino) is not node:
             return  # gone already
         del self._by_ino[node.ino]
-        if node.ino != node.cookie:
-            del self._renumbered[node.cookie]
-        parent = node.parent
-        if parent is not None and parent.children is not None:
-            if parent.children.get(node.name) is node:
-                del parent.children[node.name]
+        self._renumbered.pop(node.cookie, None)
+        self._children.pop(node, None)
+        siblings = None if node.parent is None else self._children.get(node.parent)
+        if siblings is not None and siblings.get(node.name) is node:
+            del siblings[node.name]
         self.server.reclaim(node.cookie, node.held)
 
     def path(self, node: Node) -> bytes | None:
@@ -184,7 +240,7 @@ class NodeTable:
         found = {id(at): at}
         todo = [at]
         while todo:
-            for child in (todo.pop().children or {}).values():
+            for child in self.children(todo.pop()).values():
                 if id(child) not in found:
                     found[id(child)] = child
                     todo.append(child)
@@ -192,9 +248,4 @@ class NodeTable:
 
     def named(self) -> list[tuple[Node, bytes]]:
         """Return (directory, name) of every name that the host may hold."""
-        return [
-            (parent, name)
-            for parent in self._by_ino.values()
-            if parent.children
-            for name in parent.children
-        ]
+        return [(parent, name) for parent, children in self._children.items() for name in children]

@@ -58,7 +58,7 @@ class _Upcalls:
         elif op == FlushOp.INVAL_NAMECACHE_NAME:
             await self._names([(node, name)])
         elif op == FlushOp.INVAL_NAMECACHE_DIR:
-            await self._names([(node, child) for child in node.children or ()])
+            await self._names([(node, child) for child in nodes.children(node)])
         elif op == FlushOp.INVAL_NAMECACHE_NODE:
             if node.parent is not None:
                 await self._names([(node.parent, node.name)])

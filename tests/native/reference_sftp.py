@@ -395,7 +395,7 @@ def _packed(entry: Name) -> bytes:
     mode = attrs.mode
     if mode is None:
         mode = 0o700 if vtype == 2 else 0o600
-    mode = mode & 0o7777 | kind << 12
+    mode = mode & 0o7777 | (kind if kind in FORMATS or not kind else 8) << 12
     words = entry.longname.split(None, 2)
     is_count = len(words) == 3 and words[1].isdigit() and len(words[1]) < 10
     links = (int(words[1]) or 1) if is_count else 1

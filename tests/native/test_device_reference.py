@@ -4,6 +4,7 @@ takes apart what it makes."""
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,8 @@ from syspuffs.native import device_replies, fuse_replies
 from syspuffs.native.device_requests import HEADER_LEN, RequestBuffer, take
 from syspuffs.native.errors import LocalProtocolError, ProtocolError
 from syspuffs.native.fuse_protocol import InvalEntry, InvalInode, Notify
-from syspuffs.native.records import Statvfs
+from syspuffs.native.packed import PACKED_LEN, Files, unpack
+from syspuffs.native.records import VTYPE_TO_IFMT, Statvfs
 
 from . import reference_device as reference
 from .samples_device import REQUESTS, message
@@ -169,3 +171,68 @@ def test_a_buffer_is_used_again() -> None:
         buffer.view[: len(octets)] = octets
         assert take(buffer, len(octets)).args == (name,)
     assert struct.unpack_from("=I", buffer.view)[0] == 46
+
+
+@st.composite
+def files(draw: st.DrawFn) -> Files:
+    files = draw(st.lists(st.tuples(names_of_files, st.integers(2, 2**60 - 1), packed), max_size=9))
+    offsets = range(3, 3 + len(files))
+    numbers = [number for _, number, _ in files]
+    return Files([name for name, _, _ in files], numbers, offsets, [one for _, _, one in files])
+
+
+names_of_files = st.binary(min_size=1, max_size=255)
+packed = st.builds(
+    lambda size, rest, mode, vtype: struct.pack(
+        "<Q16sIHB", size, rest, 3, mode | VTYPE_TO_IFMT[vtype], vtype
+    ),
+    st.integers(0, 2**63 - 1),
+    st.binary(min_size=16, max_size=16),
+    st.integers(0, 0o7777),
+    st.sampled_from(list(VTYPE_TO_IFMT)),
+)
+
+
+@many
+@given(files(), st.integers(0, 3000), st.tuples(signed, signed), st.integers(-1, 5))
+def test_a_page_is_what_its_entries_are(
+    files: Files, room: int, ttls: tuple[int, int], uid: int
+) -> None:
+    """As many as there is room for, each as READDIRPLUS has it one by one."""
+    octets, count = device_replies.page(files, 0, room, ttls, (uid, -1))
+    rows: list[Any] = []
+    size = 0
+    for name, fileid, offset, one in zip(*files, strict=True):
+        size += device_replies.dirent_length(len(name))
+        if size > room:
+            break
+        va = unpack(one, fileid)
+        assert va.size is not None
+        assert va.vtype is not None
+        assert va.mode is not None
+        mode = VTYPE_TO_IFMT[va.vtype] | va.mode  # type: ignore[index]
+        rows.append(
+            (
+                *(len(name), mode >> 12, offset, fileid, *ttls, fileid, va.size),
+                *(va.size + 511 >> 9, va.atime, va.mtime, va.ctime, mode, va.nlink),
+                *(va.uid if uid < 0 else uid, va.gid, 0, 4096),
+            )
+        )
+    assert count == len(rows)
+    expected = device_replies.dirents(7, rows, b"".join(files.names[:count]))
+    assert octets == expected[16:]
+    dots = device_replies.dirents(7, [(1, 4, 1, 0, 0, 0, *device_replies.NO_ATTR)], b".")
+    both = device_replies.dirents_and_page(dots, octets)
+    assert both == (len(dots) + len(octets)).to_bytes(4, sys.byteorder) + dots[4:] + octets
+    if count > 1:
+        rest, left = device_replies.page(files, 1, 10**6, ttls, (uid, -1))
+        assert left == len(files.names) - 1
+        assert rest.startswith(octets[device_replies.dirent_length(len(files.names[0])) :])
+
+
+def test_a_page_must_fit_its_columns() -> None:
+    files = Files([b"n"], [2**63], [3], [bytes(PACKED_LEN)])
+    with pytest.raises(LocalProtocolError):
+        device_replies.page(files, 0, 500, (0, 0), (-1, -1))
+    with pytest.raises(LocalProtocolError):
+        device_replies.page(files._replace(fileids=[5], packed=[b""]), 0, 500, (0, 0), (-1, -1))
