@@ -147,22 +147,25 @@ class Channels:
         writes: WriteBehind,
         pace: Pace,
     ) -> None:
-        # Asked for now: behind the data of a reader the answer is some round trips late.
-        known = self.connection.submit(ATTRS, sftp.fstat, handle) if writes.is_idle else None
-        await self._grow()
-        where = path()
-        if where is None or self._routes.get(handle) is not routes:
-            return  # closed meanwhile
         opened: list[Route] = []
-        first: list[Slot[sftp.Attrs]] = []
-        least = writes.end_answered
-        asked = []
-        for connection in self._further:
-            with connection.batch:
-                slot = connection.submit(HANDLE, sftp.open_, where, pflags)
-                # What was opened: nobody replaces a file between two requests, and does so twice.
-                asked.append((connection, slot, connection.submit(ATTRS, sftp.stat, where)))
         try:
+            # Asked for now: behind the data of a reader the answer is some round trips late.
+            known = self.connection.submit(ATTRS, sftp.fstat, handle) if writes.is_idle else None
+            await self._grow()
+            where = path()
+            if where is None or self._routes.get(handle) is not routes:
+                return  # closed meanwhile
+            first: list[Slot[sftp.Attrs]] = []
+            least = writes.end_answered
+            asked = []
+            for connection in self._further:
+                # Suppressed is the end of one that its keeper has yet to hear of.
+                with suppress(VfsError), connection.batch:
+                    slot = connection.submit(HANDLE, sftp.open_, where, pflags)
+                    # What was opened: nobody replaces a file between two requests, and does so
+                    # twice.
+                    look = connection.submit(ATTRS, sftp.stat, where)
+                    asked.append((connection, slot, look))
             for connection, slot, look in asked:
                 with suppress(VfsError):
                     opened.append((connection, await slot.after(look)))

@@ -424,16 +424,18 @@ class FileOperations(AttrCache):
         node.is_modified = True
         node.expiry = 0
         file.is_unsynced = True
-        if file.writes.is_idle and not file.writes.has_error:
+        if file.writes.is_idle and not file.writes.has_error and not file.writing:
             file.floor = node.va.size or 0
         # Raised before the wait, for those who ask meanwhile; a failure leaves it to the server.
         if end > (node.va.size or 0):
             node.va = node.va._replace(size=end)
+        file.writing += 1
         try:
             await file.writes.write(handle, offset, data, self.session.max_write)
         except StatusError as exc:
             raise await self.refiner.written(exc, self.any_path(node), len(data)) from None
         finally:
+            file.writing -= 1
             # Answers that came while we waited do not know of all of it.
             self.table.changed(node)
             node.is_modified = True

@@ -48,6 +48,7 @@ class OpenFile:
         "writer",
         "writers",
         "writes",
+        "writing",
     )
 
     def __init__(self, channels: Channels, readahead: ReadAhead, window: int, pace: Pace) -> None:
@@ -58,7 +59,9 @@ class OpenFile:
         self.writers = 0
         self.is_kept = False
         self.floor = 0
-        """While writes are unacknowledged: how long the file was before them."""
+        """While writes are unacknowledged, or wait: how long the file was before them."""
+        self.writing = 0
+        """Writes that wait for their turn, perhaps, with the length raised for them already."""
         self.is_appended = False
         """Written to its end (O_APPEND), where others may write, too."""
         self.birth: Birth | None = None

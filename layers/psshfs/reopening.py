@@ -87,7 +87,7 @@ def _expected(table: NodeTable, node: Node, handle: Handle, ahead: Restoring) ->
     writes = file.writes
     if node.is_modified or not writes.is_idle:
         mtime = None
-        if not writes.is_idle or writes.has_error:
+        if not writes.is_idle or writes.has_error or file.writing:
             size_min = min(file.floor, size)
     for slot in ahead.connection.retained:
         if is_in_doubt(slot, path, handle):

@@ -166,6 +166,30 @@ async def test_what_ended_sessions_owed_goes_over_the_main_one(tmp_path: Path) -
             server.close(cookie, mode, CRED)
 
 
+async def test_a_session_ends_while_a_file_is_spread(tmp_path: Path) -> None:
+    """Nobody has heard of its end when it is asked to open the file: the mount goes on."""
+    async with mounted(tmp_path, Further()) as server:
+        one, other = await make(server, b"one"), await make(server, b"other")
+        for info in (one, other):
+            await server.open(info.cookie, FWRITE, CRED)
+        for at in range(0, 4 * STEP, STEP):
+            await server.write(one.cookie, at, bytes(STEP), 0, CRED)
+        await until_spread(server, one.cookie)
+        file = server.table.node(other.cookie).file
+        assert file is not None
+        assert file.handle is not None
+        for connection in server.channels._further:
+            connection.drop("gone")
+        server.channels.spread(
+            file.handle, 0, lambda: bytes(tmp_path / "other"), file.writes, file.writes.pace
+        )
+        while server.channels.count > 1:
+            await trio.sleep(0.001)
+        for info in (one, other):
+            await server.fsync(info.cookie, FSYNC_WAIT, 0, 0, CRED)
+            server.close(info.cookie, FWRITE, CRED)
+
+
 @pytest.mark.parametrize("is_gone", [False, True])
 async def test_a_file_that_was_replaced_stays_with_its_handle(
     tmp_path: Path, is_gone: bool

@@ -190,6 +190,24 @@ async def test_unacknowledged_writes_are_sent_again(tmp_path: Path, is_heard: bo
         server.close(info.cookie, FWRITE, CRED)
 
 
+async def test_a_write_that_waits_for_its_turn_is_not_missed(tmp_path: Path) -> None:
+    """The file is as long as programs know it only when what has not been sent was."""
+    async with mounted(tmp_path) as (server, line, nursery):
+        info = await make(server, b"f", b"abc")
+        await server.open(info.cookie, FWRITE, CRED)
+        file = server.table.node(info.cookie).file
+        assert file is not None
+        async with file.writes.still():
+            for at in (3, 6):
+                nursery.start_soon(server.write, info.cookie, at, b"def", 0, CRED)
+            await wait_all_tasks_blocked()
+            line.cut()
+            await server.connection.lost.wait()
+            await server.connection.resumed.wait()
+        await server.fsync(info.cookie, FSYNC_WAIT, 0, 0, CRED)
+        assert (tmp_path / "f").read_bytes() == b"abcdefdef"
+
+
 @pytest.mark.parametrize("is_heard", [False, True])
 async def test_an_append_is_made_once(tmp_path: Path, is_heard: bool) -> None:
     async with mounted(tmp_path) as (server, line, _):
