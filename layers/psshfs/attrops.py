@@ -47,8 +47,10 @@ class AttrOperations(AttrCache):
                 raise VfsError(errno.EFBIG)
         file = node.file
         if file is not None and file.birth is not None:
-            if va.size is None and va.uid is None and va.gid is None:
-                return self._set_later(node, file.birth, va)
+            if (va.uid is None) == (va.gid is None):
+                later = self.translator.attrs(va, node.va)
+                if self.writeback.may_set_later(later):
+                    return self._set_later(node, file.birth, va, later)
             await file.birth.wait()
         if file is not None and not file.writes.is_idle:
             # Neither may a late write extend what was truncated, nor move a time that was set.
@@ -106,12 +108,13 @@ class AttrOperations(AttrCache):
             await self.fetch(node)
         return node.va, self.attr_ttl(node)
 
-    def _set_later(self, node: Node, birth: Birth, va: Vattr) -> tuple[Vattr, int]:
-        """Set permissions and times of a file that is being made, which its owner may; whose it is
-        may be refused, and who asks wants to hear."""
-        self.writeback.set_later(birth, self.translator.attrs(va, node.va))
+    def _set_later(
+        self, node: Node, birth: Birth, va: Vattr, attrs: sftp.Attrs
+    ) -> tuple[Vattr, int]:
+        """Set attributes of a file that is being made when it is there; nobody waits."""
+        self.writeback.set_later(birth, attrs)
         self.table.changed(node)
-        names = ("mode", "atime", "mtime")
+        names = ("mode", "uid", "gid", "atime", "mtime")
         present = {name: getattr(va, name) for name in names if getattr(va, name) is not None}
         node.va = node.va._replace(**present)
         return node.va, 0

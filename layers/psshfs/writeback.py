@@ -3,9 +3,9 @@
 A new file costs two round trips, OPEN and WRITE, and a program that makes thousands waits for
 nothing else. With this option create() and close() return early: OPEN goes out, what is written
 meanwhile is kept here, follows when the server's handle is there, and CLOSE follows that. So do
-permissions and times, which tar(1) and cp(1) set of each file, behind the last write. The queue
-is bounded by files and by octets; who would exceed it waits. What goes wrong is told to the next
-who uses the file, who syncs, or who unmounts, and is logged with the file's name.
+permissions, times and owners, which tar(1) and cp(1) set of each file, behind the last write. The
+queue is bounded by files and by octets; who would exceed it waits. What goes wrong is told to the
+next who uses the file, who syncs, or who unmounts, and is logged with the file's name.
 
 The price, which is why nobody has it by default: a program hears of a full disk after close(),
 and a name that another host has made since the directory was listed is found out too late for
@@ -84,7 +84,7 @@ class Birth(Slot[bytes]):
         """Return what is still to be set of a file that has `attrs`; what the server does not tell
         is taken for set."""
         want = self.attrs
-        mode = time = None
+        mode = time = uid = gid = None
         if attrs.mode is not None:
             if want.mode is not None:
                 mode = want.mode if (want.mode ^ attrs.mode) & 0o777 else None
@@ -92,7 +92,14 @@ class Birth(Slot[bytes]):
                 mode = ((self.wanted_mode or 0) | attrs.mode) & 0o7777
         if want.mtime is not None and attrs.mtime is not None:
             time = want.mtime if want.mtime != attrs.mtime else None
-        return sftp.Attrs(mode=mode, atime=None if time is None else want.atime, mtime=time)
+        if want.uid is not None and (attrs.uid, attrs.gid) not in (
+            (want.uid, want.gid),
+            (None, None),
+        ):
+            uid, gid = want.uid, want.gid
+        return sftp.Attrs(
+            uid=uid, gid=gid, mode=mode, atime=None if time is None else want.atime, mtime=time
+        )
 
     def _wake(self) -> None:
         self._owner.born(self)
@@ -113,6 +120,7 @@ class WriteBack:
         self._looking: set[OpenFile] = set()
         self._parked = trio.lowlevel.ParkingLot()
         self._error: VfsError | None = None
+        self._owner: tuple[int | None, int | None] = None, None
         self.octets = 0
         """Octets of files whose OPEN is not answered."""
 
@@ -149,6 +157,17 @@ class WriteBack:
         birth.pieces.append((offset, data))
         birth.octets += len(data)
         self.octets += len(data)
+
+    def may_set_later(self, attrs: sftp.Attrs) -> bool:
+        """Tell whether it is sure that these may be set of a file that is being made: permissions
+        and times always; as owner, whom the last new file had, or anybody, if that was root.
+
+        Set-id bits are not: a server that sets the owner last takes them away.
+        """
+        if attrs.size is not None or (attrs.mode or 0) & 0o7000:
+            return False
+        owner = attrs.uid, attrs.gid
+        return owner in ((None, None), self._owner) or self._owner[0] == 0
 
     def set_later(self, birth: Birth, attrs: sftp.Attrs) -> None:
         """Have permissions and times of a file set when it is on the server."""
@@ -219,6 +238,8 @@ class WriteBack:
         def looked(slot: Slot[sftp.Attrs]) -> None:
             if not slot.is_failed:
                 attrs = slot.result()
+                if birth.attrs.uid is None:
+                    self._owner = attrs.uid, attrs.gid
                 lacks = birth.lacks(attrs)
                 if lacks == sftp.NO_ATTRS:
                     server.written_back(node, attrs, stamp)
