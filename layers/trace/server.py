@@ -84,7 +84,7 @@ class Trace(Around):
                         else:
                             append(encode(record))
                             added()
-                    except (TypeError, ValueError) as exc:
+                    except (TypeError, ValueError, OverflowError) as exc:
                         recorder.lose(exc)
 
         return recorded

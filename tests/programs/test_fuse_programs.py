@@ -484,11 +484,9 @@ fusermount3 -u mnt
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="all other tests here run as a user then")
-@pytest.mark.parametrize("options", [[], ["-o", "auto_unmount"]])
-def test_as_an_ordinary_user(options: list[str]) -> None:
-    """By mount(2), and by fusermount, which auto_unmount needs."""
-    need("bindfs", "bindfs")
+@contextmanager
+def users_place() -> Iterator[Path]:
+    """A directory with a tree and a mount point that belong to nobody."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         place.chmod(0o755)
@@ -497,13 +495,43 @@ def test_as_an_ordinary_user(options: list[str]) -> None:
         make_tree(place / "tree")
         for path in (place / "mnt", place / "tree", *(place / "tree").rglob("*")):
             os.chown(path, 65534, 65534)
-        argv = [*for_everybody(place / "stage"), "setpriv", "--reuid=65534", "--regid=65534"]
-        argv += ["--clear-groups", "sh", "-c", AS_A_USER, "sh", name]
-        argv += [*python_command("syspuffs"), "bindfs", "--no-allow-other"]
-        done = run([*argv, *options, str(place / "tree"), str(place / "mnt")])
-        assert (done.status, done.stdout) == (0, "1\nhello, world\n"), done.stderr
-        assert done.stderr == ""
-        assert wait_until(lambda: not serving(str(place / "mnt")), 20)
+        yield place
+
+
+def check_as_user(place: Path, script: str, program: Sequence[str]) -> None:
+    """Run a script as nobody, with the arguments that mount by `program`; it finds all right."""
+    argv = [*for_everybody(place / "stage"), "setpriv", "--reuid=65534", "--regid=65534"]
+    argv += ["--clear-groups", "sh", "-c", script, "sh", str(place)]
+    done = run([*argv, *python_command("syspuffs"), *program, str(place / "mnt")])
+    assert (done.status, done.stdout) == (0, "1\nhello, world\n"), done.stderr
+    assert done.stderr == ""
+    assert wait_until(lambda: not serving(str(place / "mnt")), 20)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="all other tests here run as a user then")
+@pytest.mark.parametrize("options", [[], ["-o", "auto_unmount"]])
+def test_as_an_ordinary_user(options: list[str]) -> None:
+    """By mount(2), and by fusermount, which auto_unmount needs."""
+    need("bindfs", "bindfs")
+    with users_place() as place:
+        program = ["bindfs", "--no-allow-other", *options, str(place / "tree")]
+        check_as_user(place, AS_A_USER, program)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="nobody's image is made by root")
+def test_ntfs_3g_as_an_ordinary_user() -> None:
+    """Its set-user-id bit counts for nothing where it runs, and it needs it for nothing."""
+    need("ntfs-3g", "ntfs-3g")
+    with users_place() as place:
+        image = place / "image"
+        with image.open("wb") as file:
+            file.truncate(32 << 20)
+        assert run(["mkntfs", "-q", "-F", str(image)]).status == 0
+        os.chown(image, 65534, 65534)
+        script = AS_A_USER.replace("cat mnt/hello", "cp tree/hello mnt; cat mnt/hello")
+        # Without no_def_opts it asks for allow_other.
+        check_as_user(place, script, ["ntfs-3g", "-o", "no_def_opts", str(image)])
+        assert run(["ntfsfix", "-n", str(image)]).status == 0
 
 
 def test_a_program_that_dies_harms_nobody(tree: Path, point: Path) -> None:
