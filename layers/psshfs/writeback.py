@@ -214,9 +214,13 @@ class WriteBack:
         if file.writes.has_error:
             self._looking.discard(file)
             return
-        with self._server.connection.batch:
-            file.writes.push_attrs(handle, birth.attrs)
-            self._look_behind(birth, handle)
+        try:
+            with self._server.connection.batch:
+                file.writes.push_attrs(handle, birth.attrs)
+                self._look_behind(birth, handle)
+        except VfsError as exc:
+            self._looking.discard(file)
+            file.writes.fail(exc)
 
     def _look_behind(self, birth: Birth, handle: bytes) -> None:
         """Ask what has become of a new file. It gets the permissions that were asked for where the

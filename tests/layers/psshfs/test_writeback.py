@@ -10,6 +10,8 @@ import pytest
 import trio
 
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions
+from syspuffs.layers.psshfs.handle import Handle
+from syspuffs.native import sftp
 from syspuffs.native.constants import (
     FREAD,
     FSYNC_CLOSE,
@@ -228,6 +230,23 @@ async def test_what_could_not_be_set_is_told(tmp_path: Path) -> None:
         await server.open(info.cookie, FWRITE, CRED)
         server.close(info.cookie, FWRITE, CRED)
         assert await errno_of(server.sync(MNT_WAIT, CRED)) == errno.EACCES
+        await server.unmount(MNT_FORCE)
+
+
+async def test_what_is_to_be_set_by_a_handle_that_is_lost_is_told(tmp_path: Path) -> None:
+    async with mounted(tmp_path, options=WRITEBACK) as server:
+        info = await _create(server, b"f", await _directory(server))
+        node = server.table.node(info.cookie)
+        file = server.open_file(node)
+        assert file.birth is not None
+        birth = file.birth
+        await server.sync(MNT_WAIT, CRED)
+        assert isinstance(file.writer, Handle)
+        file.writer.error = errno.ESTALE
+        server.connection.losses += 1
+        birth.attrs = sftp.Attrs(mode=0o600)
+        server.writeback._set_behind(birth, file.writer)
+        assert await errno_of(server.fsync(info.cookie, FSYNC_WAIT, 0, 0, CRED)) == errno.ESTALE
         await server.unmount(MNT_FORCE)
 
 
