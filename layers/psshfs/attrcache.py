@@ -44,6 +44,9 @@ from .space import Space
 from .walking import Walk
 from .writeback import FILES_MAX, WriteBack
 
+LACKING_TRIPS: Final = 5
+"""For so many round trips longer a listing is believed that a name is not there, as its own fetch
+takes two: at 200 ms a program asks for few names in a second."""
 RACY: Final = 2 * 10**9
 """A file changed so recently, ns, may change again and still show the same whole second."""
 
@@ -478,8 +481,13 @@ class AttrCache(FileServer):
         listing.is_doubted = False
         # Far away it is fetched with the first name asked for: what others make there shall not
         # stay unseen longer for that. Near, several names were asked for, or it is read.
-        is_far = self.connection.round_trip.is_far
-        listing.lacking_until = heard + self.timeouts.missing if is_far else listing.expiry
+        round_trip = self.connection.round_trip
+        if round_trip.is_far:
+            listing.lacking_until = heard + self.timeouts.missing
+            if self.options.negative_timeout_ns is None:
+                listing.lacking_until += int(LACKING_TRIPS * round_trip.seconds * 10**9)
+        else:
+            listing.lacking_until = listing.expiry
         directory.missing = None
         return listing.expiry
 

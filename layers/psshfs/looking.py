@@ -94,6 +94,8 @@ class LookOperations(AttrCache):
             self.walk.missed(directory)
             try:
                 attrs = await looked
+                if directory.listing is not None:
+                    directory.listing.used_at = self.clock()  # it may have come just now
             except StatusError as exc:
                 if exc.errno != errno.ENOENT:
                     raise

@@ -33,9 +33,11 @@ OPEN_MAX: Final = 16
 
 
 class _Opened(NamedTuple):
-    """`stamp` and `moves` are the counts of changes when the request was made, at `asked`."""
+    """`stamp` and `moves` are the counts of changes when the request was made, at `asked`, and
+    `losses` that of the connection."""
 
     slot: Slot[bytes]
+    losses: int
     stamp: int
     moves: int
     asked: int
@@ -90,15 +92,11 @@ class OpenDirectories:
         except VfsError:
             return
         slot.shared = True
-        self._opened[key] = _Opened(slot, table.changes, table.moves, self._clock())
+        losses = self._connection.losses
+        self._opened[key] = _Opened(slot, losses, table.changes, table.moves, self._clock())
         if not self._is_sweeping:
             self._is_sweeping = True
             self._nursery.start_soon(self._sweep)
-
-    def has(self, directory: DirectoryNode) -> bool:
-        """Tell whether a directory is open for who wants it."""
-        parent = directory.parent
-        return parent is not None and (parent.cookie, directory.name) in self._opened
 
     def take(self, directory: DirectoryNode) -> Slot[bytes] | None:
         """Return the OPENDIR of a directory, which is the caller's now; None: there is none."""
@@ -109,6 +107,7 @@ class OpenDirectories:
         slot = opened.slot
         if (
             (slot.done and slot.is_failed)
+            or opened.losses != self._connection.losses
             or directory.changed_at > opened.stamp
             or opened.moves != self._table.moves
             or self._is_old(opened)
