@@ -384,7 +384,8 @@ async def fetch_names(
                 raise VfsError(errno.EIO, "the server's listing does not end")
             sink.take(listed)
             if count >= FULL_REPLY:
-                depth = min(2 * depth, depth_max)
+                if not connection.is_busy:  # with the listings of other directories
+                    depth = min(2 * depth, depth_max)
                 wanted = depth
             else:
                 wanted = 1
