@@ -294,7 +294,14 @@ class FileOperations(AttrCache):
 
     async def _handle(self, node: Node, mode: int) -> bytes:
         """Return the SFTP handle for FREAD or FWRITE, opened now where the host has not opened
-        the node for it: pages may be read and written back at other times."""
+        the node for it: pages may be read and written back at other times.
+
+        A file that was opened by what was read ahead, or by pages that were right, is opened here,
+        and what others have put at its path since is read then, beside pages of what was there.
+        Without inode numbers that looks like a file that they have written over or to its end,
+        which close-to-open allows; to refuse it would end `tail -f`. The next open of the path
+        sees that length or time have changed, and drops the pages.
+        """
         file = self.open_file(node)
         if file.birth is not None:
             await file.birth.wait()
