@@ -61,7 +61,7 @@ def requests(end: FuseEnd) -> list[Request]:
 
 
 def _path(end: FuseEnd, request: device_requests.Request) -> bytes:
-    node = end.node_of(request.args[0]) if request.opcode in _BY_FILE else None
+    node = end.files.node_of(request.args[0]) if request.opcode in _BY_FILE else None
     if node is None:
         node = end.nodes.known(request.nodeid)
     path = (None if node is None else end.nodes.path(node)) or b"(gone)"

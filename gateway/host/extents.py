@@ -8,13 +8,14 @@ itself; a file is all data up to its end; what is to be copied is read and writt
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from ...native import device_replies as replies
 from ...native.constants import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, VnOp
 from ...native.device_requests import Request
 from ...native.errors import VfsError
+from ...native.fuse_protocol import Opcode
 
 if TYPE_CHECKING:
     from .handlers import FuseEnd
@@ -28,6 +29,11 @@ class Extents:
 
     def __init__(self, end: FuseEnd) -> None:
         self._end = end
+        self.handlers: dict[int, Callable[..., Any]] = {
+            Opcode.FALLOCATE: self.fallocate,
+            Opcode.LSEEK: self.lseek,
+            Opcode.COPY_FILE_RANGE: self.copy_file_range,
+        }
 
     async def fallocate(
         self, request: Request, fh: int, offset: int, length: int, mode: int
@@ -41,7 +47,7 @@ class Extents:
         ops = end.server.kargs.ops
         if VnOp.FALLOCATE not in ops and VnOp.FDISCARD not in ops:
             raise VfsError(errno.ENOSYS)
-        opened = end.opened(fh)
+        opened = end.files.opened(fh)
         cookie = opened.node.cookie
         if mode == FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
             _need(VnOp.FDISCARD in ops)
@@ -60,7 +66,7 @@ class Extents:
         """Find the next data or hole. Errors: ENXIO; ENOSYS: by the size, then."""
         if offset < 0:
             raise VfsError(errno.ENXIO)
-        opened = self._end.opened(fh)
+        opened = self._end.files.opened(fh)
         found = await _absent_as_enosys(
             self._end.server.seek_data(opened.node.cookie, offset, whence, opened.cred)
         )
@@ -80,7 +86,7 @@ class Extents:
         """Copy inside the server. Errors: ENOSYS, EXDEV: by reading and writing, then."""
         if flags:
             raise VfsError(errno.EINVAL)
-        source, target = self._end.opened(fh), self._end.opened(fh_out)
+        source, target = self._end.files.opened(fh), self._end.files.opened(fh_out)
         target.dirty = True
         copied = await _absent_as_enosys(
             self._end.server.copy_file_range(

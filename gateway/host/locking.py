@@ -13,9 +13,10 @@ once; that a lock came in the same moment is possible, and it ends with the file
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from contextlib import suppress
 from fcntl import F_GETLK, F_SETLK, F_SETLKW, F_UNLCK
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -23,7 +24,7 @@ from ...native import device_replies as replies
 from ...native.constants import F_FLOCK, KFlag, VnOp
 from ...native.device_requests import Request
 from ...native.errors import VfsError
-from ...native.fuse_protocol import LK_FLOCK, InitFlag, Lock
+from ...native.fuse_protocol import LK_FLOCK, InitFlag, Lock, Opcode
 from ...native.records import Flock, Kargs
 
 if TYPE_CHECKING:
@@ -50,13 +51,18 @@ class Locking:
 
     def __init__(self, end: FuseEnd) -> None:
         self._end = end
+        self.handlers: dict[int, Callable[..., Any]] = {
+            Opcode.GETLK: self.getlk,
+            Opcode.SETLK: self.setlk,
+            Opcode.SETLKW: self.setlkw,
+        }
         self._posix: dict[int, dict[int, int]] = {}  # by node: owners, and through which open
         self._flock: dict[int, int] = {}  # by open: the owner
         self._waiting: dict[int, trio.CancelScope] = {}
 
     async def getlk(self, request: Request, fh: int, owner: int, *lock: int) -> bytes:
         """Tell a lock that is in the way."""
-        node = self._end.opened(fh).node
+        node = self._end.files.opened(fh).node
         flock, flags = _asked(*lock)
         found = await self._end.server.advlock(node.cookie, owner & _U64, F_GETLK, flock, flags)
         return replies.lock(request.unique, *Lock.of(found))
@@ -81,7 +87,7 @@ class Locking:
         return replies.error(request.unique, 0)
 
     async def _set(self, op: int, fh: int, owner: int, *lock: int) -> None:
-        node = self._end.opened(fh).node
+        node = self._end.files.opened(fh).node
         flock, flags = _asked(*lock)
         if flock.type != F_UNLCK:  # noted before: an operation that fails may have happened
             if flags & F_FLOCK:
