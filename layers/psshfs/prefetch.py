@@ -9,7 +9,8 @@ many is doubled as they are used, and halved when one was passed over, or grew o
 Why an open may believe them. An open shall see what another host closed before, by size and
 mtime. Version 3 has mtimes of whole seconds, so the check itself cannot see one change that
 follows another within a second, however young it is. Attributes that were asked for less than
-FRESH, a second, before the open are therefore taken for the check; older ones are dropped and
+FRESH, a second, before the open are therefore taken for the check, or a round trip more, for an
+open that asks hears no sooner what was true half a trip before; older ones are dropped and
 the server is asked. Our own changes count at once, whatever their age, as everywhere (the
 change count `stamp`). The attributes are asked for before the data: what changes between the
 two is seen by the next check.
@@ -206,6 +207,10 @@ class Prefetch:
     def __len__(self) -> int:
         return len(self._files)
 
+    @property
+    def _age_max(self) -> int:
+        return FRESH + int(self.connection.round_trip.seconds * 10**9)
+
     # Use.
 
     async def take(self, node: Node) -> Ahead | None:
@@ -226,7 +231,7 @@ class Prefetch:
         if (
             ahead.attrs is None
             or (ahead.data is None and not ahead.is_check)
-            or self.clock() - ahead.asked > FRESH
+            or self.clock() - ahead.asked > self._age_max
             or ahead.moves != self.table.moves
             or ahead.stamp < node.changed_at
             or node.is_gone
@@ -389,7 +394,7 @@ class Prefetch:
                 await trio.sleep(FRESH / 10**9)
                 now = self.clock()
                 for key, ahead in list(self._files.items()):
-                    if ahead.is_done and now - ahead.asked > FRESH:
+                    if ahead.is_done and now - ahead.asked > self._age_max:
                         self._remove(key)
                         self._waste(ahead.cursor)
                         # Should he come yet, he is served from where he is.

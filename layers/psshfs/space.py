@@ -1,8 +1,9 @@
 """How much room there is at the server.
 
-Programs that go through a tree (find, rm, chmod: fts(3)) ask it of the directory that they have
+Programs that go through a tree (find, grep, rm: fts(3)) ask it of each directory that they have
 just read, so on a long link the question is sent together with the READDIRs and need not be
-waited for.
+waited for. An answer does for a second, unless we change something, and for who goes on to ask the
+next one is fetched meanwhile.
 """
 
 from __future__ import annotations
@@ -65,8 +66,16 @@ class Space:
 
         Errors: the server's, but for a server that does not know the request.
         """
-        ahead, self._ahead = self._ahead, None
-        asked = ahead if ahead is not None and self._is_fresh(ahead) else self._submit()
+        asked = self._ahead
+        if asked is None or not self._is_fresh(asked):
+            self._ahead = None
+            asked = self._submit()
+            if self._connection.round_trip.is_far:
+                asked.slot.shared = True
+                self._ahead = asked
+        elif self._clock() - asked.at > FRESH // 2:
+            self._ahead = None
+            self.ask()
         try:
             with trio.move_on_after(ANSWER_MAX):
                 state = await asked.slot

@@ -229,14 +229,27 @@ async def test_what_was_used_below_is_listed_again_at_once(tmp_path: Path) -> No
 
 async def test_room_is_asked_for_along_with_a_listing(tmp_path: Path) -> None:
     _fill(tmp_path, 1, 1)
-    async with far(tmp_path) as (server, _):
+    clock = Clock()
+    async with far(tmp_path, clock) as (server, _):
+        clock.advance(31)
         await list_all(server, root_of(server), plus=True)
         await _quiet(server)
         requests = server.connection.statistics().requests
         assert (await server.statvfs()).blocks > 0
+        assert (await server.statvfs()).blocks > 0
         assert server.connection.statistics().requests == requests
+        # Who asks again and again does not wait: the next answer is fetched meanwhile.
+        clock.advance(0.8)
         assert (await server.statvfs()).blocks > 0
         assert server.connection.statistics().requests == requests + 1
+        clock.advance(0.8)
+        await _quiet(server)
+        waits = server.connection.waits
+        assert (await server.statvfs()).blocks > 0
+        assert server.connection.waits == waits
+        clock.advance(1.1)
+        assert (await server.statvfs()).blocks > 0
+        assert server.connection.waits == waits + 1
         await list_all(server, (await look(server, b"d00")).cookie, plus=True)
         await make(server, b"new", b"data")
         await _quiet(server)
