@@ -82,6 +82,8 @@ class AttrCache(FileServer):
         self.readdir_depth = DEPTH_MAX
         """READDIRs that the server takes at once."""
         self._write_pace = Pace(connection.round_trip)
+        self.loading: dict[DirectoryNode, trio.Lock] = {}
+        """The directories whose listings are being fetched."""
         self.gate = Gate()
         self.translator = Translator(options, session.home)
         self.refiner = Refiner(connection, session)

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-import trio
-
 from ...native import sftp
 from ...native.errors import VfsError
 from ...native.packed import mtime, size, vtype
@@ -131,6 +129,24 @@ class Listings:
 _serial: Final = attrgetter("serial")
 
 
+class _Fetch:
+    """What a fetch under way has found, and `journal`: names that we made (True) or removed."""
+
+    __slots__ = ("fileids_of", "found", "journal", "news", "own")
+
+    def __init__(self, fileids_of: FileidsOf) -> None:
+        self.fileids_of = fileids_of
+        self.journal: dict[bytes, bool] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was found."""
+        self.found: dict[bytes, Entry] = {}
+        self.news: list[tuple[Entry, bytes | None]] = []
+        """Entries that the listing has already, and their attributes now."""
+        self.own: bytes | None = None
+
+
 class Listing:
     """The names of one directory; complete and true until `expiry` (monotonic ns).
 
@@ -140,6 +156,27 @@ class Listing:
     and while a fetch is under way they are also kept in a journal: its result may be older than
     they are.
     """
+
+    __slots__ = (
+        "_directory",
+        "_fetch",
+        "_order",
+        "_serial",
+        "attr_expiry",
+        "counted",
+        "dropped",
+        "entries",
+        "expiry",
+        "heard",
+        "is_doubted",
+        "is_loaded",
+        "lacking_until",
+        "made_until",
+        "own_until",
+        "read_at",
+        "stamp",
+        "used_at",
+    )
 
     def __init__(self, directory: DirectoryNode) -> None:
         self._directory = directory
@@ -163,18 +200,11 @@ class Listing:
         """Until when that is believed of names that are asked for, monotonic ns."""
         self.counted = 0
         """Names that the last fetch has found."""
-        self.own: bytes | None = None
-        """Packed attributes of the directory, if the last fetch has told them."""
         self.dropped = 0
         """Names of the last fetch that no file can have."""
-        self.lock = trio.Lock()
-        """Held while fetching; others wait and then find the listing fresh."""
         self._order: list[Entry] = []
         self._serial = DOTDOT_OFFSET
-        self._journal: dict[bytes, bool] | None = None
-        self._fileids_of: FileidsOf = lambda _, names: (0,) * len(names)
-        self._found: dict[bytes, Entry] = {}
-        self._news: list[tuple[Entry, bytes | None]] = []
+        self._fetch: _Fetch | None = None
 
     def after(self, offset: int) -> Iterator[Entry]:
         """Yield the entries after a place, in order; for use without an await between them."""
@@ -187,8 +217,8 @@ class Listing:
 
     def add(self, name: bytes, fileid: int) -> None:
         """Note a name that we made; where it replaces another, it takes its place."""
-        if self._journal is not None:
-            self._journal[name] = True
+        if self._fetch is not None:
+            self._fetch.journal[name] = True
         entry = self.entries.get(name)
         if entry is None:
             self._append(name, fileid)
@@ -198,8 +228,8 @@ class Listing:
 
     def discard(self, name: bytes) -> None:
         """Note a name that is no more."""
-        if self._journal is not None:
-            self._journal[name] = False
+        if self._fetch is not None:
+            self._fetch.journal[name] = False
         entry = self.entries.pop(name, None)
         if entry is not None:
             del self._order[bisect_right(self._order, entry.serial, key=_serial) - 1]
@@ -218,9 +248,9 @@ class Listing:
         entry.name = new
         entry.packed = None
         self.entries[new] = entry
-        if self._journal is not None:
-            self._journal[old] = False
-            self._journal[new] = True
+        if self._fetch is not None:
+            self._fetch.journal[old] = False
+            self._fetch.journal[new] = True
 
     def set_fileid(self, name: bytes, fileid: int) -> None:
         """Note that a name leads to another file now."""
@@ -244,33 +274,32 @@ class Listing:
 
     def begin(self, stamp: int, fileids_of: FileidsOf) -> None:
         """Begin a fetch, at change count `stamp`. `fileids_of` gives the file ids of names."""
-        self._fileids_of = fileids_of
-        self._journal = {}
+        self._fetch = _Fetch(fileids_of)
         self.stamp = stamp
-        self.clear()
+        self.dropped = 0
 
     def clear(self) -> None:
         """Forget what the fetch has found so far: it begins once more."""
-        self._found = {}
-        self._news = []
-        self.own = None
+        assert self._fetch is not None
+        self._fetch.clear()
         self.dropped = 0
 
     def abort(self) -> None:
         """Give a fetch up; what was known stays, as old as it was."""
-        self._journal = None
-        self.clear()
+        self._fetch = None
 
     def take(self, listed: sftp.Listed) -> None:
         """Take in what one READDIR has found. It is not seen before `end`."""
+        fetch = self._fetch
+        assert fetch is not None
         names, packed, own, dropped = listed
-        found, old = self._found, self.entries
+        found, old = fetch.found, self.entries
         self.dropped += dropped
         if own is not None:
-            self.own = own
+            fetch.own = own
         directory = self._directory
         serial = self._serial
-        fileids = self._fileids_of(directory, names)
+        fileids = fetch.fileids_of(directory, names)
         for name, fileid, attrs in zip(names, fileids, packed, strict=True):
             entry = old.get(name)
             if entry is None:
@@ -278,17 +307,19 @@ class Listing:
                 found[name] = Entry(directory, name, serial, fileid, attrs)
             else:
                 found[name] = entry
-                self._news.append((entry, attrs))
+                fetch.news.append((entry, attrs))
         self._serial = serial
 
-    def end(self, promote: Callable[[Entry], object]) -> None:
-        """End a fetch: what it has found holds from now on.
+    def end(self, promote: Callable[[Entry], object]) -> bytes | None:
+        """End a fetch: what it has found holds from now on. Return the packed attributes of the
+        directory, if they are known.
 
         `promote` gives nodes to those entries that were told above and are not what they were.
         """
-        journal = self._journal or {}
-        self._journal = None
-        old, found, news = self.entries, self._found, self._news
+        fetch, self._fetch = self._fetch, None
+        assert fetch is not None
+        journal, found = fetch.journal, fetch.found
+        old = self.entries
         for name, is_there in journal.items():
             if not is_there:
                 found.pop(name, None)
@@ -298,7 +329,7 @@ class Listing:
             for name, entry in old.items():
                 if entry.nlookup and found.get(name) is not entry:
                     promote(entry)
-        for entry, packed in news:
+        for entry, packed in fetch.news:
             if entry.name in journal:
                 packed = None  # made by us meanwhile, this may be older
             if entry.nlookup and (packed is None or vtype(packed) != entry.vtype):
@@ -307,8 +338,7 @@ class Listing:
         self.entries = found
         self._order = sorted(found.values(), key=_serial)
         self.is_loaded = True
-        self._found = {}
-        self._news = []
+        return fetch.own
 
     def shrink(self) -> None:
         """Forget all names but those of entries that the kernel above has lookups on."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Final
 
+import trio
+
 from ...native import sftp
 from ...native.constants import READDIR_PLUS, Vtype
 from ...native.errors import VfsError
@@ -120,50 +122,58 @@ class LookOperations(AttrCache):
         if listing is None:
             listing = directory.listing = Listing(directory)
         self.counts.listings += 1
-        async with listing.lock:
-            if listing.is_loaded and self.clock() < listing.expiry and not listing.is_doubted:
-                return listing
-            self.counts.listings_missed += 1
-            await self.ready(directory)
-            stamp = self.table.changes
-            listing.begin(stamp, self.table.fileids_of)
-            try:
-                await self._fetch_names(directory, listing)
-            except BaseException:
-                listing.abort()
-                raise
-            listing.end(self.table.promote)
-            if listing.dropped and not self._has_warned:
-                self._has_warned = True
-                _log.warning(
-                    "the server lists names that no file can have, %d in one directory: dropped",
-                    listing.dropped,
-                )
-            expiry = self.list_came(directory, listing)
-            heard = listing.heard
-            children = directory.children
-            if children:
-                entries = listing.entries
-                name_expiry = heard + self.timeouts.name
-                for name, child in list(children.items()):
-                    entry = entries.get(name)
-                    if entry is None:
-                        if child.changed_at <= stamp:
-                            self.table.drop_name(directory, name)
-                    elif entry.packed is None:
-                        continue
-                    elif entry.vtype == child.vtype:
-                        self.take(child, self.translator.unpacked(entry), stamp, heard)
-                        child.name_expiry = name_expiry
-                    elif child.changed_at <= stamp:
-                        self.table.drop_name(directory, name)
-                        entry.fileid = self.table.fileid_at(directory, name)
-            own = listing.own
-            if own is not None and vtype(own) == Vtype.VDIR:
-                users, groups = self.translator.users, self.translator.groups
-                self.take(directory, unpack(own, directory.fileid, users, groups), stamp, heard)
-                listing.expiry = expiry
+        # Held while fetching; others wait and then find the listing fresh.
+        lock = self.loading.setdefault(directory, trio.Lock())
+        try:
+            async with lock:
+                await self._load(directory, listing)
+        finally:
+            if not lock.locked():
+                self.loading.pop(directory, None)
         return listing
+
+    async def _load(self, directory: DirectoryNode, listing: Listing) -> None:
+        if listing.is_loaded and self.clock() < listing.expiry and not listing.is_doubted:
+            return
+        self.counts.listings_missed += 1
+        await self.ready(directory)
+        stamp = self.table.changes
+        listing.begin(stamp, self.table.fileids_of)
+        try:
+            await self._fetch_names(directory, listing)
+        except BaseException:
+            listing.abort()
+            raise
+        own = listing.end(self.table.promote)
+        if listing.dropped and not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "the server lists names that no file can have, %d in one directory: dropped",
+                listing.dropped,
+            )
+        expiry = self.list_came(directory, listing)
+        heard = listing.heard
+        children = directory.children
+        if children:
+            entries = listing.entries
+            name_expiry = heard + self.timeouts.name
+            for name, child in list(children.items()):
+                entry = entries.get(name)
+                if entry is None:
+                    if child.changed_at <= stamp:
+                        self.table.drop_name(directory, name)
+                elif entry.packed is None:
+                    continue
+                elif entry.vtype == child.vtype:
+                    self.take(child, self.translator.unpacked(entry), stamp, heard)
+                    child.name_expiry = name_expiry
+                elif child.changed_at <= stamp:
+                    self.table.drop_name(directory, name)
+                    entry.fileid = self.table.fileid_at(directory, name)
+        if own is not None and vtype(own) == Vtype.VDIR:
+            users, groups = self.translator.users, self.translator.groups
+            self.take(directory, unpack(own, directory.fileid, users, groups), stamp, heard)
+            listing.expiry = expiry
 
     async def _fetch_names(self, directory: DirectoryNode, sink: Sink) -> None:
         path = self.table.path(directory)
