@@ -19,6 +19,7 @@ ORDERS: Final[tuple[Callable[[Entry], int | bytes], ...]] = (
     lambda entry: entry.fileid,
     lambda entry: entry.name,
 )
+BY_NAME: Final = 2
 FIRST: Final = 4
 """Entries that a cursor has ahead when it begins."""
 STRIDE: Final = 3
@@ -193,11 +194,18 @@ class Scan:
         """Return where an entry stands in the order, None when it or the order is not known."""
         return self._places.get(name)
 
-    def is_first(self, listing: Listing, is_wanted: Callable[[Entry], bool], name: bytes) -> int:
-        """Return the order in which an entry is the first of all, -1 for none."""
+    def is_first(
+        self,
+        listing: Listing,
+        is_wanted: Callable[[Entry], bool],
+        name: bytes,
+        preferred: int = 0,
+    ) -> int:
+        """Return the order in which an entry is the first of all, `preferred` if it is in several;
+        -1 for none."""
         entries = [entry for entry in listing.after(0) if is_wanted(entry)]
-        for order, key in enumerate(ORDERS):
-            if entries and min(entries, key=key).name == name:
+        for order in sorted(range(len(ORDERS)), key=lambda order: order != preferred):
+            if entries and min(entries, key=ORDERS[order]).name == name:
                 return order
         return -1
 

@@ -21,7 +21,7 @@ from ...native.errors import VfsError
 from .directory import Entry, Listing
 from .node import DirectoryNode, Node, NodeTable
 from .pace import RoundTrip
-from .scanning import Cursor, Scan, Scans
+from .scanning import BY_NAME, Cursor, Scan, Scans
 
 WINDOW_MAX: Final = 32
 """Directories ahead of one program."""
@@ -102,7 +102,9 @@ class Walk:
         scan = scans.scan(parent.cookie)
         has_read = now - listing.read_at < RECENT
         if scan.order < 0 and (has_read or now - listing.heard < RECENT):
-            order = scan.is_first(listing, _is_directory, directory.name)
+            # Who has not read the parent was told the names one by one, by a shell most likely.
+            preferred = scans.preferred if has_read else BY_NAME
+            order = scan.is_first(listing, _is_directory, directory.name, preferred)
             if order >= 0:
                 cursor = scan.begin(listing, _is_directory, order)
                 if has_read and self._round_trip.is_far:
