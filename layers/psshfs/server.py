@@ -149,11 +149,17 @@ class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations
     async def wait_broken(self) -> str:
         """Wait until the connection has ended; return why, for people.
 
-        From then on operations fail with ENOTCONN, except where the caches know the answer. A
-        connection that is only lost, and will be brought back, has not ended.
+        From then on operations fail with ENOTCONN: nothing that was remembered is believed any
+        more. A connection that is only lost, and will be brought back, has not ended.
         """
         await self.connection.broken.wait()
         return self.connection.cause
+
+    async def forget_at_the_end(self) -> None:
+        """Forget all once the connection has ended: who lists a directory then is to hear that,
+        and not what was in it half a minute ago."""
+        await self.connection.broken.wait()
+        await self.forget()
 
     # The whole file system.
 
@@ -325,7 +331,9 @@ async def mount_psshfs(
                 clock=clock,
                 wall=wall,
             )
-            if opener is not None:
+            if opener is None:
+                nursery.start_soon(server.forget_at_the_end)
+            else:
                 connection.retains = True
                 link = Link(
                     connection,

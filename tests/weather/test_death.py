@@ -84,12 +84,16 @@ def ask(call: Callable[[], object]) -> int | None:
 
 
 class ForGood(Ground):
-    """Ground of a mount whose connection is not brought back."""
+    """Ground of a mount whose connection is not brought back.
+
+    On a busy machine the server may seem to be far, and the root be listed ahead; until the mount
+    has noticed what happened it would answer from that.
+    """
 
     @property
     def ssh_options(self) -> list[str]:
-        """As for every ground, and that word."""
-        return [*super().ssh_options, "no_reconnect"]
+        """As for every ground, and these words."""
+        return [*super().ssh_options, "no_reconnect", "prefetch=0"]
 
 
 @contextmanager
@@ -258,7 +262,9 @@ def garbled(tmp_path: Path, mode: str, trigger: Path, *extra: str) -> Iterator[M
     prepare(ground)
 
     def argv(ground: Ground) -> list[str]:
-        options = words([*ground.options, f"sftp_server={server}", "no_reconnect", *extra])
+        options = words(
+            [*ground.options, f"sftp_server={server}", "no_reconnect", "prefetch=0", *extra]
+        )
         return [*python_command("mount_psshfs"), *options, f":{ground.origin}", str(ground.point)]
 
     with dying(MountCommand("puffs|psshfs", argv), ground) as made:

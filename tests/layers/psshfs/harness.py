@@ -7,11 +7,12 @@ import socket
 import struct
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import trio
+import trio.testing
 
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, mount_psshfs
 from syspuffs.native import sftp
@@ -65,32 +66,61 @@ async def mounted(
             yield server
 
 
+class Packets:
+    """Counts the packets of a stream, as their ends come."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._rest = bytearray()
+
+    def take(self, data: bytes | bytearray) -> None:
+        rest = self._rest
+        rest += data
+        while len(rest) >= 4 and len(rest) >= (length := 4 + int.from_bytes(rest[:4], "big")):
+            del rest[:length]
+            self.count += 1
+
+
 class Relay:
-    """Passes octets between client and server; `trips` counts the times that the client, having
-    heard from the server, spoke again: the round trips that a long link would show."""
+    """Passes octets between client and server as a link does that is longer than everything else
+    takes: what the server says is let through when it has answered all and nobody at the client's
+    end has anything left to do. `trips` counts the times that the client, having heard from the
+    server, spoke again: the round trips of such a link.
+    """
 
     def __init__(self) -> None:
         self.trips = 0
         self._heard = True
+        self._asked = Packets()
+        self._answered = Packets()
+        self._held = bytearray()
 
     async def run(self, client: socket.socket, server: socket.socket) -> None:
         near = trio.SocketStream(trio.socket.from_stdlib_socket(client))
         far = trio.SocketStream(trio.socket.from_stdlib_socket(server))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._pass, near, far, True)
-            nursery.start_soon(self._pass, far, near, False)
+            nursery.start_soon(self._pass, near, far)
+            nursery.start_soon(self._hold, far, near)
 
-    async def _pass(
-        self, source: trio.SocketStream, target: trio.SocketStream, is_up: bool
-    ) -> None:
-        try:
+    async def _pass(self, source: trio.SocketStream, target: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async for data in source:
-                if is_up:
-                    self.trips += self._heard
-                self._heard = not is_up
-                await target.send_all(bytes(data))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+                self.trips += self._heard
+                self._heard = False
+                self._asked.take(data)
+                await target.send_all(data)
+
+    async def _hold(self, source: trio.SocketStream, target: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for data in source:
+                self._held += data
+                self._answered.take(data)
+                while self._held and self._answered.count >= self._asked.count:
+                    await trio.testing.wait_all_tasks_blocked()
+                    if self._answered.count >= self._asked.count:
+                        held, self._held = self._held, bytearray()
+                        self._heard = True
+                        await target.send_all(held)
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, channels, files, mount_psshfs
+from syspuffs.layers.psshfs.connection import Connection
 from syspuffs.layers.psshfs.slot import ATTRS, HANDLE
 from syspuffs.layers.psshfs.ssh.failure import Cause, ConnectError
 from syspuffs.layers.psshfs.writebehind import WriteBehind
@@ -266,13 +267,16 @@ class Growth:
 
     is_idle = False
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, connection: Connection, twin: bytes) -> None:
         self._path = path
         self._step = step
+        self._connection = connection
+        self._twin = twin
         self.end_answered = self.end_sent = path.stat().st_size
 
     async def change(self) -> None:
-        await trio.lowlevel.checkpoint()
+        # The server answers in turn: it has looked for who asked before.
+        await self._connection.submit(ATTRS, sftp.fstat, self._twin)
         self.end_sent += STEP
         with self._path.open("ab") as file:
             file.write(bytes(self._step))
@@ -294,7 +298,7 @@ async def test_a_file_is_known_by_how_it_grows(tmp_path: Path, step: int, is_sam
     async with mounted(tmp_path, Further()) as server:
         connection = server.connection
         twin = await connection.submit(HANDLE, sftp.open_, os.fsencode(path), sftp.FXF_READ)
-        growth = cast(WriteBehind, Growth(path, step))
+        growth = cast(WriteBehind, Growth(path, step, connection, twin))
         looked = connection.submit(ATTRS, sftp.fstat, twin)
         await looked
         expected = [(connection, twin)] if is_same else []

@@ -75,7 +75,7 @@ async def test_files_read_one_after_the_other_cost_little(
         before = relay.trips
         await _read_all(server, entries, contents)
         # Two for each of the first two, then ever more at once: 600 without.
-        assert relay.trips - before < 40
+        assert relay.trips - before <= 14
         assert server.prefetch.hits >= 296
         assert server.prefetch.wasted == 0
         await trio.testing.wait_all_tasks_blocked(0.02)
@@ -106,7 +106,7 @@ async def test_several_programs_in_one_directory(tmp_path: Path) -> None:
                 nursery.start_soon(
                     _read_all, server, entries[2 + part * 100 : 102 + part * 100], contents
                 )
-        assert relay.trips - before < 120
+        assert relay.trips - before <= 30
         assert server.prefetch.hits > 360
 
 
@@ -119,7 +119,7 @@ async def test_the_way_goes_on_in_the_next_directory(tmp_path: Path) -> None:
             inner = await list_all(server, entry.newinfo.cookie, plus=True)
             await _read_all(server, inner, contents[entry.name.decode()])
         # 600 files and 21 directories, two trips each without.
-        assert relay.trips < 90
+        assert relay.trips <= 30
         assert server.prefetch.hits > 590
 
 
@@ -139,7 +139,7 @@ async def test_the_next_program_may_go_another_way(tmp_path: Path) -> None:
             entries.sort(key=_by_number)
             await _read_all(server, entries, held)
         assert server.prefetch.hits - hits >= 195
-        assert relay.trips - before < 30
+        assert relay.trips - before <= 10
 
 
 async def test_a_tree_is_listed_in_a_few_trips(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ async def test_a_tree_is_listed_in_a_few_trips(tmp_path: Path) -> None:
             for file in inner:
                 if file.newinfo is not None:
                     await server.getattr(file.newinfo.cookie, CRED)
-        assert relay.trips - before <= 24  # 42 without
+        assert relay.trips - before <= 10  # 42 without
 
 
 async def test_names_asked_for_one_by_one_are_listed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -192,12 +193,12 @@ async def test_unacknowledged_writes_are_sent_again(tmp_path: Path, is_heard: bo
 
 async def test_a_write_that_waits_for_its_turn_is_not_missed(tmp_path: Path) -> None:
     """The file is as long as programs know it only when what has not been sent was."""
-    async with mounted(tmp_path) as (server, line, nursery):
+    async with mounted(tmp_path) as (server, line, _):
         info = await make(server, b"f", b"abc")
         await server.open(info.cookie, FWRITE, CRED)
         file = server.table.node(info.cookie).file
         assert file is not None
-        async with file.writes.still():
+        async with trio.open_nursery() as nursery, file.writes.still():
             for at in (3, 6):
                 nursery.start_soon(server.write, info.cookie, at, b"def", 0, CRED)
             await wait_all_tasks_blocked()
@@ -567,9 +568,17 @@ async def test_the_root_that_is_gone_is_waited_for(tmp_path: Path) -> None:
 
 async def test_without_an_opener_a_loss_is_the_end(tmp_path: Path) -> None:
     line = Line()
+    (tmp_path / "f").touch()
     async with line.connect() as stream, mount_psshfs(stream, os.fsencode(tmp_path)) as server:
+        await look(server, b"f")  # remembered, and so is what else there is
+        await list_all(server, root_of(server))
         line.cut()
-        assert "closed" in await server.wait_broken()
+        assert re.search("closed|Broken pipe", await server.wait_broken())
+        await wait_all_tasks_blocked()
+        for name in (b"f", b"g"):
+            with pytest.raises(VfsError) as caught:
+                await look(server, name)
+            assert caught.value.errno == errno.ENOTCONN
         with pytest.raises(VfsError) as caught:
-            await look(server, b"f")
+            await list_all(server, root_of(server))
         assert caught.value.errno == errno.ENOTCONN

@@ -58,7 +58,7 @@ async def test_files_are_made_without_waiting(tmp_path: Path) -> None:
         await server.unmount(0)
         for number in range(100):
             assert (tmp_path / f"d/f{number}").read_bytes() == b"%d" % number * 100
-        assert relay.trips - before < 180  # 200 and more without, 130 on a busy machine
+        assert relay.trips - before <= 10  # 200 without
         assert len(server.writeback) == server.writeback.octets == 0
 
 
