@@ -26,11 +26,13 @@ from .attributes import Translator, vtype_of, with_vtype
 from .channels import Channels, Opener
 from .connection import Connection
 from .counts import Counts
-from .directory import DEPTH_MAX, Entry, Listing, Listings
 from .errmap import StatusError
+from .fetching import DEPTH_MAX
 from .flusher import Flusher
 from .gate import Gate
-from .node import CHECKED_NEVER, DirectoryNode, Node, NodeTable
+from .listing import Entry, Listing, Listings
+from .node import CHECKED_NEVER, DirectoryNode, Node
+from .nodetable import NodeTable
 from .openfile import OpenFile
 from .opening import OpenDirectories
 from .options import PsshfsOptions

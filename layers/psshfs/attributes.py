@@ -15,7 +15,7 @@ from .idmap import PENDING, tables
 from .options import PsshfsOptions
 
 if TYPE_CHECKING:
-    from .directory import Entry
+    from .listing import Entry
 
 SECOND: Final = 10**9
 SIZE_MAX: Final = (1 << 63) - 1

@@ -28,8 +28,8 @@ from .errmap import StatusError
 from .node import Node
 from .openfile import OpenFile
 from .pace import Pace
-from .prefetch import Ahead
 from .slot import ATTRS, HANDLE, STATUS, Slot
+from .smallfile import Ahead
 from .writeback import Birth
 
 _MODE_TO_PFLAGS: Final = {

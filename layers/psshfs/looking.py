@@ -17,16 +17,9 @@ from ...native.packed import Files, Page, pack, unpack, vtype
 from ...native.records import Componentname, Cookie, Cred, Dirent, Newinfo
 from .attrcache import AttrCache
 from .attributes import vtype_of, with_vtype
-from .directory import (
-    DOT_OFFSET,
-    DOTDOT_OFFSET,
-    Entry,
-    Listing,
-    Sink,
-    fetch_names,
-    is_pipelining_refused,
-)
 from .errmap import StatusError
+from .fetching import Sink, fetch_names, is_pipelining_refused
+from .listing import DOT_OFFSET, DOTDOT_OFFSET, Entry, Listing
 from .node import TARGET_MAX, DirectoryNode, Node
 from .slot import ATTRS, ONE_NAME, Slot
 

@@ -14,8 +14,8 @@ from ...native.errors import VfsError
 from ...native.records import Componentname, Cookie, Newinfo, Vattr
 from .attrcache import AttrCache
 from .attributes import initial_attrs
-from .directory import Listing
 from .errmap import StatusError
+from .listing import Listing
 from .node import TARGET_MAX, DirectoryNode, Node
 from .slot import ATTRS, HANDLE, STATUS
 from .writeback import Birth

@@ -22,7 +22,8 @@ from .connection import Connection
 from .slot import HANDLE, Slot
 
 if TYPE_CHECKING:
-    from .node import DirectoryNode, NodeTable
+    from .node import DirectoryNode
+    from .nodetable import NodeTable
 
 AGE: Final = 10**9
 """How long a directory stays open for somebody who may come, ns..."""

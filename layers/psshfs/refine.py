@@ -16,8 +16,8 @@ from ...native import sftp
 from ...native.errors import VfsError
 from ...native.records import Statvfs
 from .connection import Connection
-from .directory import Batches, fetch_names
 from .errmap import StatusError
+from .fetching import Batches, fetch_names
 from .session import Session
 from .slot import ATTRS, STATVFS
 

@@ -21,7 +21,8 @@ from ...native import sftp
 from .aftermath import is_in_doubt
 from .errmap import StatusError
 from .handle import Handle
-from .node import Node, NodeTable
+from .node import Node
+from .nodetable import NodeTable
 from .restoring import Restoring
 from .slot import ATTRS, DATA, WIRE_HANDLE, Slot
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from .directory import Entry, Listing
+from .listing import Entry, Listing
 
 ORDERS: Final[tuple[Callable[[Entry], int | bytes], ...]] = (
     lambda entry: entry.serial,

@@ -35,7 +35,7 @@ from .connection import Connection, ConnectionStatistics, open_connection
 from .counts import CacheStatistics
 from .files import FileOperations
 from .link import Link
-from .node import PATH_LEN_MAX
+from .nodetable import PATH_LEN_MAX
 from .options import Idmap, PsshfsOptions
 from .recovery import restore
 from .renaming import RenameOperations

@@ -24,7 +24,7 @@ from .errmap import StatusError
 from .slot import STATVFS, Slot
 
 if TYPE_CHECKING:
-    from .node import NodeTable
+    from .nodetable import NodeTable
 
 ANSWER_MAX: Final = 5.0
 """Seconds that an answer is waited for before the last one is given."""

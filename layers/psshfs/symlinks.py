@@ -25,8 +25,8 @@ from ...native.packed import pack, vtype
 from ...native.records import Cookie, Cred
 from .attributes import vtype_of
 from .connection import Connection
-from .directory import Batches, Sink
 from .errmap import StatusError
+from .fetching import Batches, Sink
 from .looking import LookOperations
 from .node import DirectoryNode
 from .options import Symlinks

@@ -18,8 +18,9 @@ import trio
 
 from ...native.constants import Vtype
 from ...native.errors import VfsError
-from .directory import Entry, Listing
-from .node import DirectoryNode, Node, NodeTable
+from .listing import Entry, Listing
+from .node import DirectoryNode, Node
+from .nodetable import NodeTable
 from .pace import RoundTrip
 from .scanning import BY_NAME, Cursor, Scan, Scans
 
