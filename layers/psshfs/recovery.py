@@ -11,8 +11,8 @@ from typing import Final
 import trio
 
 from .aftermath import settle
-from .attrcache import AttrCache
 from .handle import Handle
+from .parts import Parts
 from .reopening import expected_of, reopen
 from .restoring import Restoring
 from .session import open_session
@@ -21,7 +21,7 @@ SETTLING: Final = 3
 """Turns of the scheduler in which those who made the settled changes take them in: one does."""
 
 
-async def restore(server: AttrCache) -> None:
+async def restore(server: Parts) -> None:
     """Go on where the connection was lost. Wire: five round trips, and what changes in doubt need.
 
     Errors: those of `open_session`; then, and when the connection is lost again, nothing has been

@@ -11,7 +11,7 @@ import trio
 from ..background import background
 
 if TYPE_CHECKING:
-    from .attrcache import AttrCache
+    from .parts import Parts
 
 STALL_MAX: Final = 45.0
 """Seconds without any progress after which it is given up: a dead network is noticed in 30, by
@@ -29,7 +29,7 @@ class Unsaved(NamedTuple):
 Tell = Callable[[Unsaved], None]
 
 
-def unsaved(server: AttrCache) -> Unsaved:
+def unsaved(server: Parts) -> Unsaved:
     """Count what was written and not confirmed."""
     waiting = server.writeback
     files = [node.file for node in server.table.nodes.values() if node.file is not None]
@@ -37,7 +37,7 @@ def unsaved(server: AttrCache) -> Unsaved:
     return Unsaved(len(writing), waiting.octets + sum(file.writes.octets for file in writing))
 
 
-async def save(server: AttrCache, tell: Tell) -> bool:
+async def save(server: Parts, tell: Tell) -> bool:
     """Wait until all is answered, and return True; False when nothing was for STALL_MAX.
 
     `tell` is called twice a second meanwhile, and with zeros at the end if it was before.
@@ -52,7 +52,7 @@ async def save(server: AttrCache, tell: Tell) -> bool:
     return not scope.cancelled_caught
 
 
-async def _watch(server: AttrCache, tell: Tell, scope: trio.CancelScope) -> None:
+async def _watch(server: Parts, tell: Tell, scope: trio.CancelScope) -> None:
     before: Unsaved | None = None
     try:
         while True:

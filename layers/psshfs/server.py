@@ -34,6 +34,7 @@ from .channels import Opener
 from .connection import Connection, ConnectionStatistics, open_connection
 from .counts import CacheStatistics
 from .files import FileOperations
+from .forgetting import Forgetting
 from .link import Link
 from .nodetable import PATH_LEN_MAX
 from .options import Idmap, PsshfsOptions
@@ -111,7 +112,7 @@ class PsshfsStatistics(NamedTuple):
     connection: ConnectionStatistics
 
 
-class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations):
+class Psshfs(SymlinkOperations, RenameOperations, FileOperations, AttrOperations, Forgetting):
     """The file server. Made by `mount_psshfs`, which also owns its tasks and its connection."""
 
     def __init__(

@@ -30,10 +30,11 @@ from .fetching import Batches, Sink
 from .looking import LookOperations
 from .node import DirectoryNode
 from .options import Symlinks
+from .readdir import ReaddirOperations
 from .slot import ATTRS, ONE_NAME, Slot
 
 
-class SymlinkOperations(LookOperations):
+class SymlinkOperations(LookOperations, ReaddirOperations):
     """The part of the server that shows symbolic links."""
 
     def __init__(self, connection: Connection, *args: Any, **kwargs: Any) -> None:

@@ -27,9 +27,9 @@ from .connection import Connection
 from .slot import ATTRS, HANDLE, STATUS, HeardSlot, Slot
 
 if TYPE_CHECKING:
-    from .attrcache import AttrCache
     from .node import Node
     from .openfile import OpenFile
+    from .parts import Parts
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class WriteBack:
     A node in it is held as if the kernel above had looked it up once more.
     """
 
-    def __init__(self, server: AttrCache, *, is_on: bool, files_max: int) -> None:
+    def __init__(self, server: Parts, *, is_on: bool, files_max: int) -> None:
         self._server = server
         self.is_on = is_on
         self._files_max = max(1, min(FILES_MAX, files_max))
