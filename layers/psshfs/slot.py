@@ -15,7 +15,7 @@ from .errmap import StatusError
 from .handle import Handle
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .requests import Requests
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class Slot(Generic[T]):
     """With `args` and `payload`, the request; set when it is submitted."""
     args: tuple[Any, ...]
 
-    def __init__(self, connection: Connection, answer: Answer[T], *, shared: bool = False) -> None:
+    def __init__(self, connection: Requests, answer: Answer[T], *, shared: bool = False) -> None:
         self._connection = connection
         self._tasks: list[trio.lowlevel.Task] | None = None
         self._value: T | None = None
@@ -162,7 +162,7 @@ class Slot(Generic[T]):
         return self._errno != 0
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> Requests:
         """The connection of the request."""
         return self._connection
 
@@ -254,7 +254,7 @@ class HeardSlot(Slot[T]):
     __slots__ = ("_heard_by",)
 
     def __init__(
-        self, connection: Connection, answer: Answer[T], heard_by: Callable[[Any], None]
+        self, connection: Requests, answer: Answer[T], heard_by: Callable[[Any], None]
     ) -> None:
         super().__init__(connection, answer, shared=True)
         self._heard_by = heard_by
