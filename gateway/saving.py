@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from ..layers.psshfs.saving import Unsaved
+    from ..layers.psshfs.mount.saving import Unsaved
 
 _log = logging.getLogger(__name__)
 

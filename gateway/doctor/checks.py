@@ -11,8 +11,8 @@ from typing import Final
 import trio
 
 from ...layers.psshfs import Psshfs, StatusError
-from ...layers.psshfs.idmap import NAMES_OF_IDS
-from ...layers.psshfs.slot import ATTRS, DATA, HANDLE, NAMES, ONE_NAME, STATUS, Slot
+from ...layers.psshfs.tree.idmap import NAMES_OF_IDS
+from ...layers.psshfs.wire.slot import ATTRS, DATA, HANDLE, NAMES, ONE_NAME, STATUS, Slot
 from ...native import sftp
 from ...native.errors import VfsError
 from .findings import Finding, Tell, Verdict

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from ...layers.psshfs import Psshfs, StatusError
-from ...layers.psshfs.slot import ATTRS, HANDLE, ONE_NAME, STATUS
+from ...layers.psshfs.wire.slot import ATTRS, HANDLE, ONE_NAME, STATUS
 from ...native import sftp
 from ...native.sftp import Attrs
 from .checks import read_through, told_bandwidth, write_through

@@ -1,13 +1,24 @@
-"""psshfs: serves a tree of an SFTP server as a FileServer."""
+"""psshfs: serves a tree of an SFTP server as a FileServer.
+
+Its rooms, each of which knows only those below it:
+
+    server      the file server itself, and its mount
+    operations  what the kernel above calls    recovery  a lost connection, brought back
+    mount       what there is once for a mount: the session, what is believed and for how long
+    ahead       what is asked for before its time    data  what files hold, on its way
+    tree        nodes, names, attributes
+    wire        requests and answers over byte streams
+    ssh         where the byte streams come from
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .errmap import StatusError
     from .options import PsshfsOptions
     from .server import Psshfs, PsshfsStatistics, mount_psshfs
+    from .wire.errmap import StatusError
 
 __all__ = [
     "Psshfs",
@@ -21,7 +32,7 @@ _HOMES = {
     "Psshfs": "server",
     "PsshfsOptions": "options",
     "PsshfsStatistics": "server",
-    "StatusError": "errmap",
+    "StatusError": "wire.errmap",
     "mount_psshfs": "server",
 }
 

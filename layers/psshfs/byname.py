@@ -7,8 +7,8 @@ from typing import Any
 
 from ...native.constants import READDIR_PLUS
 from ...native.records import Componentname, Cookie, Cred, Dirent, Newinfo, Vattr
-from .idmap import PENDING, FarNames
 from .server import Psshfs
+from .tree.idmap import PENDING, FarNames
 
 
 class PsshfsByName(Psshfs):

@@ -29,21 +29,21 @@ from ...native.constants import (
 from ...native.errors import VfsError
 from ...native.records import Cookie, Cred, Kargs, Newinfo, Statvfs
 from ..background import background
-from .attrops import AttrOperations
-from .channels import Opener
-from .connection import Connection, ConnectionStatistics, open_connection
-from .counts import CacheStatistics
-from .files import FileOperations
-from .forgetting import Forgetting
-from .link import Link
-from .nodetable import PATH_LEN_MAX
+from .mount.counts import CacheStatistics
+from .mount.saving import STALL_MAX, Tell, Unsaved, save
+from .mount.session import Session, open_session
+from .operations.attrops import AttrOperations
+from .operations.files import FileOperations
+from .operations.forgetting import Forgetting
+from .operations.renaming import RenameOperations
+from .operations.symlinks import SymlinkOperations
 from .options import Idmap, PsshfsOptions
-from .recovery import restore
-from .renaming import RenameOperations
-from .saving import STALL_MAX, Tell, Unsaved, save
-from .session import Session, open_session
-from .slot import STATUS
-from .symlinks import SymlinkOperations
+from .recovery.link import Link
+from .recovery.recovery import restore
+from .tree.nodetable import PATH_LEN_MAX
+from .wire.channels import Opener
+from .wire.connection import Connection, ConnectionStatistics, open_connection
+from .wire.slot import STATUS
 
 _log = logging.getLogger(__name__)
 

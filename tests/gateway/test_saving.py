@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from syspuffs.gateway.saving import SavingLine
-from syspuffs.layers.psshfs.saving import Unsaved
+from syspuffs.layers.psshfs.mount.saving import Unsaved
 
 pytestmark = pytest.mark.logs("saving")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syspuffs.layers.psshfs import pace
+from syspuffs.layers.psshfs.wire import pace
 
 
 @pytest.fixture(autouse=True)

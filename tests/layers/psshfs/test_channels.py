@@ -14,11 +14,13 @@ from typing import Final, cast
 import pytest
 import trio
 
-from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, channels, files, mount_psshfs
-from syspuffs.layers.psshfs.connection import Connection
-from syspuffs.layers.psshfs.slot import ATTRS, HANDLE
+from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, mount_psshfs
+from syspuffs.layers.psshfs.data.writebehind import WriteBehind
+from syspuffs.layers.psshfs.operations import files
 from syspuffs.layers.psshfs.ssh.failure import Cause, ConnectError
-from syspuffs.layers.psshfs.writebehind import WriteBehind
+from syspuffs.layers.psshfs.wire import channels
+from syspuffs.layers.psshfs.wire.connection import Connection
+from syspuffs.layers.psshfs.wire.slot import ATTRS, HANDLE
 from syspuffs.native import sftp
 from syspuffs.native.constants import FREAD, FSYNC_CLOSE, FSYNC_WAIT, FWRITE
 from syspuffs.native.errors import VfsError

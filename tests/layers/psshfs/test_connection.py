@@ -12,8 +12,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from syspuffs.layers.psshfs import PsshfsOptions, mount_psshfs
-from syspuffs.layers.psshfs.connection import open_connection
-from syspuffs.layers.psshfs.slot import ATTRS, HANDLE, STATUS, Slot
+from syspuffs.layers.psshfs.wire.connection import open_connection
+from syspuffs.layers.psshfs.wire.slot import ATTRS, HANDLE, STATUS, Slot
 from syspuffs.native import sftp
 from syspuffs.native.constants import FREAD
 from syspuffs.native.errors import VfsError

@@ -11,7 +11,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from syspuffs.layers.psshfs import PsshfsOptions, StatusError
-from syspuffs.layers.psshfs.errmap import STATUS_TO_ERRNO
+from syspuffs.layers.psshfs.wire.errmap import STATUS_TO_ERRNO
 from syspuffs.native import sftp
 from syspuffs.native.constants import (
     FREAD,

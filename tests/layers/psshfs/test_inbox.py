@@ -12,8 +12,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from syspuffs.layers.psshfs.connection import Connection, open_connection
-from syspuffs.layers.psshfs.slot import STATUS
+from syspuffs.layers.psshfs.wire.connection import Connection, open_connection
+from syspuffs.layers.psshfs.wire.slot import STATUS
 from syspuffs.native import sftp
 from syspuffs.native.errors import VfsError
 

@@ -11,7 +11,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from syspuffs.layers.psshfs import Psshfs, opening, pace, walking
+from syspuffs.layers.psshfs import Psshfs
+from syspuffs.layers.psshfs.ahead import opening, walking
+from syspuffs.layers.psshfs.wire import pace
 from syspuffs.native.constants import FREAD
 from syspuffs.native.records import Cookie
 

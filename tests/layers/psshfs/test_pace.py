@@ -9,7 +9,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from syspuffs.layers.psshfs.pace import CHANNEL, FLOOR, INITIAL, ROUND_TRIP_AGE, Pace, RoundTrip
+from syspuffs.layers.psshfs.wire.pace import (
+    CHANNEL,
+    FLOOR,
+    INITIAL,
+    ROUND_TRIP_AGE,
+    Pace,
+    RoundTrip,
+)
 from syspuffs.native import sftp
 from syspuffs.native.constants import FREAD, FSYNC_CLOSE, FWRITE
 

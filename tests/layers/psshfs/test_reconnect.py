@@ -17,7 +17,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, link, mount_psshfs, roaming, saving
+from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, mount_psshfs
+from syspuffs.layers.psshfs.mount import saving
+from syspuffs.layers.psshfs.recovery import link, roaming
 from syspuffs.layers.psshfs.ssh.failure import Cause, ConnectError
 from syspuffs.native.constants import FREAD, FSYNC_CLOSE, FSYNC_WAIT, FWRITE, IO_APPEND, Vtype
 from syspuffs.native.errors import VfsError

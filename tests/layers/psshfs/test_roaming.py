@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from syspuffs.layers.psshfs.roaming import Roaming
+from syspuffs.layers.psshfs.recovery.roaming import Roaming
 
 SECOND = 10**9
 

@@ -9,7 +9,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, pace, walking
+from syspuffs.layers.psshfs import Psshfs, PsshfsOptions
+from syspuffs.layers.psshfs.ahead import walking
+from syspuffs.layers.psshfs.wire import pace
 from syspuffs.native.constants import (
     FREAD,
     FSYNC_CLOSE,

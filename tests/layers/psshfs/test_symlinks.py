@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions
+from syspuffs.layers.psshfs.operations.symlinks import relative
 from syspuffs.layers.psshfs.options import Symlinks
-from syspuffs.layers.psshfs.symlinks import relative
 from syspuffs.native.constants import FREAD, READDIR_PLUS, Vtype
 from syspuffs.native.errors import VfsError
 from syspuffs.native.records import lookup_cn

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from syspuffs.layers.psshfs import Psshfs, PsshfsOptions
-from syspuffs.layers.psshfs.handle import Handle
+from syspuffs.layers.psshfs.wire.handle import Handle
 from syspuffs.native import sftp
 from syspuffs.native.constants import (
     FREAD,

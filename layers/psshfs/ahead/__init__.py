@@ -1,0 +1,1 @@
+"""What programs will most likely ask for next, asked for now."""

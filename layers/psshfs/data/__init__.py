@@ -1,0 +1,1 @@
+"""What files hold, on its way: read ahead, written behind."""

@@ -1,0 +1,1 @@
+"""The operations that the kernel above calls, by what they are about."""

@@ -1,0 +1,1 @@
+"""A lost connection: brought back, and the mount made whole over it."""

@@ -1,0 +1,1 @@
+"""SFTP requests and answers over byte streams, and what they cost in time."""
