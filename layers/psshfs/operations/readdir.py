@@ -42,25 +42,31 @@ class ReaddirOperations(AttrCache):
 
         One fetch at a time; others wait for it. Errors: the server's.
         """
-        listing = directory.listing
-        if listing is None:
-            listing = directory.listing = Listing(directory)
         self.counts.listings += 1
         # Held while fetching; others wait and then find the listing fresh.
         lock = self.loading.setdefault(directory, trio.Lock())
         try:
             async with lock:
-                await self._load(directory, listing)
+                return await self._load(directory)
         finally:
             if not lock.locked():
                 self.loading.pop(directory, None)
-        return listing
 
-    async def _load(self, directory: DirectoryNode, listing: Listing) -> None:
-        if listing.is_loaded and self.clock() < listing.expiry and not listing.is_doubted:
-            return
+    async def _load(self, directory: DirectoryNode) -> Listing:
+        listing = directory.listing
+        if (
+            listing is not None
+            and listing.is_loaded
+            and self.clock() < listing.expiry
+            and not listing.is_doubted
+        ):
+            return listing
         self.counts.listings_missed += 1
         await self.ready(directory)
+        # After the wait, in which it may have had to make room for others; it stays from here on.
+        listing = directory.listing
+        if listing is None:
+            listing = directory.listing = Listing(directory)
         stamp = self.table.changes
         listing.begin(stamp, self.table.fileids_of)
         try:
@@ -98,6 +104,7 @@ class ReaddirOperations(AttrCache):
             users, groups = self.translator.users, self.translator.groups
             self.take(directory, unpack(own, directory.fileid, users, groups), stamp, heard)
             listing.expiry = expiry
+        return listing
 
     def _came(self, directory: DirectoryNode, listing: Listing) -> int:
         """Note that the listing of a directory is complete as of now; return when it expires."""
@@ -139,23 +146,59 @@ class ReaddirOperations(AttrCache):
     ) -> tuple[Sequence[Dirent], bool]:
         """Answer from the directory's listing, which is fetched when a reader begins and it is
         old; a reader under way goes on in the one that is there."""
-        directory = self.table.directory(opc)
         if offset == 0:
-            self.walk.entered(directory)
-        listing = directory.listing
-        if (
-            listing is None
-            or not listing.is_loaded
-            or (offset == 0 and self.clock() >= listing.expiry)
-        ):
-            if self.session.statvfs and self.opening.is_worth_it:
-                self.space.ask()
-            listing = await self.load(directory)
-        if offset == 0:
-            listing.read_at = listing.used_at = self.clock()
-            listing.lacking_until = listing.expiry
-            self.table.listings.use(directory, listing.read_at)
-            self.prefetch.entered(directory)
+            self.walk.entered(self.table.directory(opc))
+        while True:
+            directory = self.table.directory(opc)
+            listing = directory.listing
+            if (
+                listing is None
+                or not listing.is_loaded
+                or (offset == 0 and self.clock() >= listing.expiry)
+            ):
+                if self.session.statvfs and self.opening.is_worth_it:
+                    self.space.ask()
+                listing = await self.load(directory)
+            if offset == 0:
+                listing.read_at = listing.used_at = self.clock()
+                listing.lacking_until = listing.expiry
+                self.table.listings.use(directory, listing.read_at)
+                self.prefetch.entered(directory)
+            dots, chosen, is_end = self._choose(directory, listing, offset, resid)
+            last = chosen[-1].serial if chosen else offset
+            if flags & READDIR_PLUS:
+                missing = [entry for entry in chosen if self._is_unknown(directory, entry)]
+                if missing:
+                    gone = await self._look_at_entries(directory, missing)
+                    if directory.listing is not listing:
+                        continue  # it had to make room for others meanwhile
+                    known = listing.entries
+                    chosen = [
+                        entry
+                        for entry in chosen
+                        if entry not in gone and known.get(entry.name) is entry
+                    ]
+                result = self._told(directory, listing, dots, chosen)
+                if is_end:
+                    self.walk.listed(directory)
+            else:
+                result = dots
+                for entry in chosen:
+                    kind: int | None = entry.vtype
+                    if kind is None:
+                        child = (directory.children or {}).get(entry.name)
+                        kind = Vtype.VNON if child is None else child.vtype
+                    dots.append(Dirent(entry.fileid, kind or 0, entry.name, entry.serial))
+            if result or is_end:
+                return result, is_end
+            # All that was chosen has vanished meanwhile, and an empty answer would be the end.
+            offset = last
+
+    def _choose(
+        self, directory: DirectoryNode, listing: Listing, offset: int, resid: int
+    ) -> tuple[list[Dirent], list[Entry], bool]:
+        """Return what has room in `resid` octets after a place: "." and "..", entries, and whether
+        they are the last."""
         dots: list[Dirent] = []
         room = resid
         if offset < DOT_OFFSET:
@@ -163,39 +206,17 @@ class ReaddirOperations(AttrCache):
             room -= DIRENT_OVERHEAD + 1
         if offset < DOTDOT_OFFSET:
             if dots and room < DIRENT_OVERHEAD + 2:
-                return dots, False
+                return dots, [], False
             parent = directory.parent or directory
             dots.append(Dirent(parent.fileid, Vtype.VDIR, b"..", DOTDOT_OFFSET))
             room -= DIRENT_OVERHEAD + 2
         chosen: list[Entry] = []
-        is_end = True
         for entry in listing.after(offset):
             room -= DIRENT_OVERHEAD + len(entry.name)
             if room < 0 and (chosen or dots):
-                is_end = False
-                break
+                return dots, chosen, False
             chosen.append(entry)
-            offset = entry.serial
-        if flags & READDIR_PLUS:
-            missing = [entry for entry in chosen if self._is_unknown(directory, entry)]
-            if missing:
-                gone = await self._look_at_entries(directory, missing)
-                chosen = [entry for entry in chosen if entry not in gone]
-            result = self._told(directory, listing, dots, chosen)
-            if is_end:
-                self.walk.listed(directory)
-        else:
-            result = dots
-            for entry in chosen:
-                kind: int | None = entry.vtype
-                if kind is None:
-                    child = (directory.children or {}).get(entry.name)
-                    kind = Vtype.VNON if child is None else child.vtype
-                dots.append(Dirent(entry.fileid, kind or 0, entry.name, entry.serial))
-        if not result and not is_end:
-            # All that was chosen has vanished meanwhile, and an empty answer would be the end.
-            return await self.readdir(opc, offset, resid, flags, cred)
-        return result, is_end
+        return dots, chosen, True
 
     def _is_unknown(self, directory: DirectoryNode, entry: Entry) -> bool:
         """Tell whether the server must be asked before an entry's node can be given out."""

@@ -105,7 +105,7 @@ class Listings:
         listing = directory.listing
         if self._used.pop(directory, None) is not None and listing is not None:
             self.names -= listing.counted
-            if directory.told:
+            if directory.told or listing.is_coming:
                 listing.shrink()
             else:
                 directory.listing = None
@@ -257,6 +257,11 @@ class Listing:
 
     # Fetching.
 
+    @property
+    def is_coming(self) -> bool:
+        """Tell whether a fetch is under way."""
+        return self._fetch is not None
+
     def begin(self, stamp: int, fileids_of: FileidsOf) -> None:
         """Begin a fetch, at change count `stamp`. `fileids_of` gives the file ids of names."""
         self._fetch = _Fetch(fileids_of)
@@ -326,8 +331,12 @@ class Listing:
         return fetch.own
 
     def shrink(self) -> None:
-        """Forget all names but those of entries that the kernel above has lookups on."""
-        self.entries = {name: entry for name, entry in self.entries.items() if entry.nlookup}
+        """Forget all names but those of entries that the kernel above has lookups on, and those
+        that we made while a fetch is under way."""
+        made = () if self._fetch is None else self._fetch.journal
+        self.entries = {
+            name: entry for name, entry in self.entries.items() if entry.nlookup or name in made
+        }
         self._order = sorted(self.entries.values(), key=_serial)
         self.is_loaded = False
         self.expiry = self.own_until = 0

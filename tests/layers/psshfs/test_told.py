@@ -6,14 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+import trio
 
-from syspuffs.layers.psshfs import Psshfs, PsshfsOptions
-from syspuffs.native.constants import FREAD, FlushOp, Vtype
+from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, inbox
+from syspuffs.native.constants import FREAD, READDIR_PLUS, FlushOp, Vtype
 from syspuffs.native.errors import VfsError
 from syspuffs.native.packed import Page
 from syspuffs.native.records import Cookie, Dirent, Vattr, lookup_cn
 
-from .harness import CRED, Clock, list_all, look, mounted, read_file, root_of
+from .harness import CRED, Clock, list_all, look, make, mounted, read_file, root_of
 from .test_timeouts import Heard
 
 
@@ -211,3 +212,68 @@ async def test_a_page_is_a_sequence_of_entries(tmp_path: Path) -> None:
                 entries[at]
         await server.open(cookie_of(entries[2]), FREAD, CRED)
         server.close(cookie_of(entries[2]), FREAD, CRED)
+
+
+async def test_a_listing_that_must_go_while_it_is_fetched_comes_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "_ROUND_TRIP_MAX", 0)  # both wait in turn, none in place
+    fill(tmp_path / "d", 1500)
+    (tmp_path / "e").mkdir()
+    clock = Clock()
+    async with mounted(tmp_path, options=PsshfsOptions(names_max=8), clock=clock) as server:
+        d, e = [(await look(server, name)).cookie for name in (b"d", b"e")]
+        await server.readdir(d, 0, 4096, 0, CRED)
+        clock.advance(120)
+        server.readdir_depth = 1  # 16 round trips for the longer one
+        found: dict[bytes, Cookie] = {}
+
+        async def find() -> None:
+            entries = await list_all(server, d, resid=100_000, plus=True)
+            found.update({at.name: cookie_of(at) for at in entries if at.newinfo is not None})
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(find)
+            while not server.loading:
+                await trio.lowlevel.checkpoint()
+            await list_all(server, e)
+            assert server.loading
+        assert len(found) == 1500
+        for number in (1, 1499):
+            assert await size_of(server, found[b"f%d" % number]) == number
+        assert (await look(server, b"d/f7")).cookie == found[b"f7"]
+        assert server.table.listings.names == 1500
+
+
+async def test_what_is_removed_while_a_page_is_made_is_not_told(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    async with mounted(tmp_path) as server:
+        root = root_of(server)
+        await list_all(server, root)
+        # Of this name there is no more than that we made it: the server is asked for the rest.
+        server.reclaim((await make(server, b"made")).cookie, 1)
+        f1 = (await look(server, b"f1")).cookie
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.remove, root, f1, lookup_cn(b"f1", CRED))
+            while not server.gate.busy:
+                await trio.lowlevel.checkpoint()
+            found = await told(server, root)
+        server.reclaim(f1, 1)
+        assert b"made" in found
+        if b"f1" in found:
+            assert await is_dead(server, cookie_of(found[b"f1"]))
+        assert (await look(server, b"f1")).cookie == 0
+
+
+async def test_pages_of_names_that_have_vanished_are_passed_over(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as server:
+        root = root_of(server)
+        await list_all(server, root)
+        for number in range(1200):
+            info = await server.mknod(root, lookup_cn(b"%04d" % number, CRED), Vattr(Vtype.VREG))
+            server.reclaim(info.cookie, 1)
+        for number in range(1199):
+            (tmp_path / f"{number:04}").unlink()
+        entries, is_end = await server.readdir(root, 2, 30, READDIR_PLUS, CRED)
+        assert is_end
+        assert [entry.name for entry in entries] == [b"1199"]
