@@ -89,6 +89,8 @@ class AttrCache(Parts):
     ) -> Node:
         child = self.table.child(directory, name)
         if child is not None:
+            if heard < child.checked_at:
+                return child  # a listing from before the server was last asked
             if child.vtype == va.vtype:
                 self.take(child, va, stamp, heard)
                 child.name_expiry = max(child.name_expiry, heard + self.timeouts.name)

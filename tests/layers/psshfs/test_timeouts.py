@@ -173,3 +173,19 @@ async def test_an_open_believes_attributes_of_an_age(tmp_path: Path) -> None:
         with Trips(relay, 0):
             await server.open(info.cookie, FREAD, CRED)
             assert (await server.getattr(info.cookie, CRED))[0].size == 1
+
+
+async def test_an_older_listing_does_not_take_back_what_was_heard_since(tmp_path: Path) -> None:
+    clock = Clock()
+    (tmp_path / "f").write_bytes(b"x")
+    async with mounted(tmp_path, options=_options(attr=5, name=1, dir=100), clock=clock) as server:
+        await list_all(server, root_of(server))
+        info = await look(server, b"f")
+        (tmp_path / "f").write_bytes(b"x" * 99)
+        clock.advance(6)
+        assert (await server.getattr(info.cookie, CRED))[0].size == 99
+        clock.advance(2)
+        info = await look(server, b"f")
+        assert info.va is not None
+        assert info.va.size == 99
+        assert (await server.getattr(info.cookie, CRED))[0].size == 99
