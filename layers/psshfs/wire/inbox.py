@@ -150,12 +150,11 @@ class Inbox:
         is_near = self._connection.round_trip.seconds <= _AWAKE_SECONDS
         deadline = monotonic() + _STAY_SECONDS
         while not slot.done:
-            if is_near and self._busy_poll.is_readable():
-                if not self.receive():
-                    return slot.done
-                continue
+            # Also of what comes all the time: a long answer, or a server that dribbles.
             left = deadline - monotonic()
-            if left <= 0 or not self._poll.poll(left * 1000):
+            if left <= 0 or not (
+                (is_near and self._busy_poll.is_readable()) or self._poll.poll(left * 1000)
+            ):
                 self._stays = 0
                 self._lone_wanted = self._lone_after_miss
                 self._lone_after_miss = min(2 * self._lone_after_miss, _LONE_AFTER_MISSES)

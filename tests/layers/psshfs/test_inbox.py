@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -146,3 +148,33 @@ async def test_within_a_batch_nobody_stays() -> None:
             assert not connection.inbox.stay(slot)
         assert connection.inbox.stayed == stayed
         await slot
+
+
+DRIBBLE = """
+import socket, struct
+peer = socket.socket(fileno=0)
+stream = peer.makefile("rb")
+while head := stream.read(4):
+    body = stream.read(int.from_bytes(head, "big"))
+    text = b"x" * (100_000 if body.endswith(b"/long") else 0)
+    answer = struct.pack(">BIII", 101, int.from_bytes(body[1:5], "big"), 0, len(text)) + text
+    answer = struct.pack(">I", len(answer) + 4) + answer + struct.pack(">I", 0)
+    if text:
+        for at in range(len(answer)):
+            peer.send(answer[at : at + 1])
+    else:
+        peer.send(answer)
+"""
+
+
+async def test_an_answer_that_comes_octet_by_octet_holds_nobody_up() -> None:
+    ours, theirs = socket.socketpair()
+    # A process of its own: a thread could not send while we look.
+    with subprocess.Popen([sys.executable, "-c", DRIBBLE], stdin=theirs.fileno()), ours, theirs:
+        async with open_connection(ours) as connection:
+            for _ in range(8):
+                await stay_once(connection)
+                slot = connection.submit(STATUS, sftp.remove, b"/long")
+                assert not connection.inbox.stay(slot)
+                await slot
+        ours.shutdown(socket.SHUT_RDWR)
