@@ -36,12 +36,14 @@ from .nodes import Handle, Node
 _DIRENT_HEAD: Final = 24
 _READDIR_MIN: Final = 4096
 """What Linux asks for at least; a server may rely on it."""
-_LOOKUPS_MAX: Final = 16
-"""How many entries of a listing are looked up at once. A program may start a thread for each."""
 _MISSING: Final = Newinfo(Cookie(0), 0)
 _DOTS: Final = (b".", b"..")
 _RENAME2_MINOR: Final = 23
 """Since when there is RENAME2."""
+
+
+def _with_info(item: Dirent, info: Newinfo) -> Dirent:
+    return Dirent(item.fileid, info.vtype, item.name, item.offset, info)
 
 
 class NameOperations(Asking):
@@ -302,29 +304,34 @@ class NameOperations(Asking):
     async def _looked_up(self, parent: Node, entries: list[Dirent], cred: Cred) -> list[Dirent]:
         """Return the entries with their nodes; without one if it cannot be told.
 
-        Those of a batch are under way together. Cancelled, all nodes are given back.
+        Each answer is looked at when it comes, while the server is busy with the next ones.
+        Cancelled, all nodes are given back.
         """
-        full: list[Dirent] = []
-        try:
-            for start in range(0, len(entries), _LOOKUPS_MAX):
-                batch = entries[start : start + _LOOKUPS_MAX]
-                told: list[Entry | None] = await self.connection.ask_each(
-                    *(fuse_requests.lookup, parent.nodeid, cred),
-                    [(item.name,) for item in batch if item.name not in _DOTS],
-                    decode=fuse_replies.entry,
-                    undo=self._undo_entry,
-                )
-                rest = iter(told)
-                for item in batch:
-                    entry = None if item.name in _DOTS else next(rest)
-                    full.append(self._with_node(parent, item, entry))
-        except BaseException:
-            for item in full:
-                known = item.newinfo and self.nodes.known(item.newinfo.cookie)
-                if known:
-                    self.nodes.reclaim(known, 1)
-            raise
-        return full
+        learn = self.nodes.learn
+
+        def found(body: memoryview) -> Newinfo | None:
+            entry = fuse_replies.entry(body)
+            try:
+                return learn(parent, entry)[1] if entry.nodeid else None
+            except VfsError:
+                return None  # nonsense about one node; it has a name all the same
+
+        infos: list[Newinfo | None] = await self.connection.ask_each(
+            *(fuse_requests.lookup, parent.nodeid, cred),
+            [(item.name,) for item in entries if item.name not in _DOTS],
+            decode=found,
+            undo=self._undo_found,
+        )
+        rest = iter(infos)
+        return [
+            item if item.name in _DOTS or (info := next(rest)) is None else _with_info(item, info)
+            for item in entries
+        ]
+
+    def _undo_found(self, info: Newinfo | None) -> None:
+        node = info and self.nodes.known(info.cookie)
+        if node:
+            self.nodes.reclaim(node, 1)
 
     def _with_node(self, parent: Node, item: Dirent, entry: Entry | None) -> Dirent:
         if entry is None or not entry.nodeid:
@@ -333,7 +340,7 @@ class NameOperations(Asking):
             info = self.nodes.learn(parent, entry)[1]
         except VfsError:
             return item  # nonsense about one node; it has a name all the same
-        return item._replace(vtype=info.vtype, newinfo=info)
+        return _with_info(item, info)
 
     def _undo_dirents(self, found: Sequence[FuseDirent]) -> None:
         for item in found:

@@ -73,18 +73,18 @@ async def test_entries_are_looked_up_together_where_readdirplus_is_not() -> None
         server.answers[Opcode.OPENDIR] = lambda *_: struct.pack("=QII", 1, 0, 0)
         server.answers[Opcode.READDIR] = listing
         held: list[tuple[int, bytes]] = []
-        batches: list[int] = []
+        waiting: list[int] = []
         nodes = count(100)
 
         async def answer() -> None:
-            """Answer a batch when all of it has come, the last one first."""
-            for size in (14, 16, 10):
+            """Answer half of what may be under way when all of it is, the last one first."""
+            for size in (16, 16, 16, 16, 8):
                 while len(held) < size:
                     await trio.lowlevel.checkpoint()
-                batches.append(len(held))
-                batch = held[::-1]
-                held.clear()  # those of the next one come before the last answer's turn is over
-                for unique, name in batch:
+                waiting.append(len(held))
+                half = held[:8][::-1]
+                del held[:8]  # others come before the last answer's turn is over
+                for unique, name in half:
                     await server.reply(unique, -ENOENT if b"13" in name else entry(next(nodes)))
 
         server.answers[Opcode.LOOKUP] = lambda _, body: held.append(
@@ -96,7 +96,7 @@ async def test_entries_are_looked_up_together_where_readdirplus_is_not() -> None
             with trio.fail_after(5):
                 entries = await listed(perfuse)
         assert [item.name for item in entries] == NAMES
-        assert batches == [14, 16, 10]
+        assert waiting == [16, 16, 16, 16, 8]
         bare = [item.name for item in entries if item.newinfo is None]
         assert bare == [b".", b"..", b"name13"]
         asked = [body.rstrip(b"\0") for _, body in server.bodies(Opcode.LOOKUP)]
