@@ -8,6 +8,7 @@ their fields is cut to the nearest that does. LocalProtocolError: a number is ou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from struct import Struct
 from struct import error as StructError
 from typing import Final, TypeAlias
@@ -131,9 +132,7 @@ def dirents(unique: int, rows: Sequence[DirentRow], names: bytes) -> bytes:
     """Return the reply with at most ROWS_MAX entries; `names` follow one another in `names`."""
     n = len(rows)
     try:
-        Struct(f"={n * lib.FUSE_DIRENT_SLOTS}q").pack_into(
-            CELLS, 0, *[number for row in rows for number in row]
-        )
+        Struct(f"={n * lib.FUSE_DIRENT_SLOTS}q").pack_into(CELLS, 0, *chain.from_iterable(rows))
     except _BAD_VALUE as exc:
         raise _wrong(exc) from exc
     length = _encode_dirents(OUT, OUT_LEN, unique, TABLE, n, names, len(names))

@@ -6,7 +6,6 @@ RemoteProtocolError: the server sent nonsense. `header` looks at the first octet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final, NoReturn, TypeAlias
 
 from ._codec import ffi, lib
@@ -61,10 +60,12 @@ def _slots(body: Buffer, kind: int) -> tuple[int, ...]:
     return UNPACK[n](CELLS)
 
 
-def _entry_of(slots: Sequence[int], at: int = 0) -> Entry:
+def _entry_of(slots: tuple[int, ...], at: int = 0) -> Entry:
     nodeid, generation, entry_ttl, attr_ttl = slots[at : at + 4]
-    va = take_vattr(tuple(slots), at + 4)
-    return Entry(nodeid & _U64, generation & _U64, entry_ttl, attr_ttl, va)
+    va = take_vattr(slots, at + 4)
+    return _new(  # type: ignore[no-any-return]
+        Entry, (nodeid & _U64, generation & _U64, entry_ttl, attr_ttl, va)
+    )
 
 
 def entry(body: Buffer) -> Entry:

@@ -56,10 +56,11 @@ class _Told:
 
     def add(self, entry: Dirent, ino: int, entry_ttl: int, attr_ttl: int, attr: Attr) -> None:
         name = entry.name
-        self.left -= dirent_length(len(name))
+        length = len(name)
+        self.left -= dirent_length(length)
         self._names.append(name)
         kind = attr[6] >> 12  # as directory entries have the type
-        self._rows.append((len(name), kind, entry.offset, ino, entry_ttl, attr_ttl, *attr))
+        self._rows.append((length, kind, entry.offset, ino, entry_ttl, attr_ttl, *attr))
 
 
 class OpenDirectory:
@@ -71,13 +72,15 @@ class OpenDirectory:
     "." and ".." excepted. The host asks from one task at a time: it holds the position's lock.
     """
 
-    __slots__ = ("_end", "_entries", "_eof", "_next", "_offset", "_told", "cred", "node")
+    __slots__ = ("_end", "_entries", "_eof", "_next", "_nodes", "_offset", "_told", "cred", "node")
 
     def __init__(self, end: FuseEnd, node: Node, cred: Cred) -> None:
         self._end = end
         self.node = node
         self.cred = cred
         self._entries: Sequence[Dirent] = ()
+        self._nodes: list[Node | None] = []
+        """Those of `_entries`, each pinned until it is told; none of a page."""
         self._next = 0  # index of the next entry to tell
         self._offset = 0  # offset of that entry
         self._eof = False
@@ -113,7 +116,8 @@ class OpenDirectory:
                 entry = self._entries[self._next]
                 if not told.has_room(entry.name):
                     return
-                await self._tell_entry(entry, told)
+                if not self._tell_known(entry, told):
+                    await self._tell_entry(entry, told)
                 self._next += 1
                 self._offset = entry.offset
             if self._eof:
@@ -128,9 +132,8 @@ class OpenDirectory:
                 self._absorb(self._entries)
 
     def _absorb(self, entries: Sequence[Dirent]) -> None:
-        for entry in entries:
-            if entry.newinfo is not None:
-                self._end.nodes.absorb(entry.newinfo)
+        absorb = self._end.nodes.absorb
+        self._nodes = [None if info is None else absorb(info) for _, _, _, _, info in entries]
 
     def _tell_page(self, page: Page, told: _Told) -> bool:
         """Tell what has room of the files of a page, without looking at each; its dots, and pages
@@ -171,12 +174,22 @@ class OpenDirectory:
             self._end.nodes.forget(ino, 1)
         self._told = []
 
+    def _tell_known(self, entry: Dirent, told: _Told) -> bool:
+        """Tell an entry that came with its attributes, as most do; return whether it did."""
+        node, info = self._nodes[self._next], entry.newinfo
+        if node is None or info is None or info.va is None:
+            return False
+        end, ino = self._end, node.ino
+        told.add(entry, ino, *end.shown(ino, info.va, info.va_ttl, info.cn_ttl))
+        told.inos.append(ino)
+        end.nodes.tell_pinned(self.node, entry.name, node)
+        return True
+
     async def _tell_entry(self, entry: Dirent, told: _Told) -> None:
         """Tell one entry, unless it is none any more."""
         end = self._end
-        if entry.newinfo is not None:
-            node = end.nodes.by_cookie(entry.newinfo.cookie)
-            assert node is not None, "an entry that waits pins its node"
+        node = self._nodes[self._next]
+        if entry.newinfo is not None and node is not None:
             await self._tell_node(entry, entry.newinfo, node, told)
             end.nodes.settle(node)
             return
@@ -220,8 +233,7 @@ class OpenDirectory:
         if type(entries) is Page:
             self._end.nodes.give_back(entries.files.fileids[max(at - len(entries.dots), 0) :])
             return
-        for entry in entries[at:]:
-            if entry.newinfo is not None:
-                node = self._end.nodes.by_cookie(entry.newinfo.cookie)
-                if node is not None:
-                    self._end.nodes.settle(node)
+        nodes, self._nodes = self._nodes, []
+        for node in nodes[at:]:
+            if node is not None:
+                self._end.nodes.settle(node)

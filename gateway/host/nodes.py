@@ -149,6 +149,12 @@ class NodeTable:
         node.nlookup += 1
         self.name(parent, name, node)
 
+    def tell_pinned(self, parent: Node, name: bytes, node: Node) -> None:
+        """Do what `tell` and `settle` do."""
+        node.nlookup += 1
+        node.pins -= 1
+        self.name(parent, name, node)
+
     def name(self, parent: Node, name: bytes, node: Node) -> None:
         """Note that the host knows `node` as `name` in `parent`, without a lookup."""
         children = self._children.get(parent)

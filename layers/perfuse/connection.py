@@ -34,8 +34,8 @@ from struct import error as StructError
 from time import monotonic
 from typing import Any, Final
 
-import outcome
 import trio
+from outcome import Error, Value
 from trio.lowlevel import Abort, RaiseCancelT, Task
 
 from ...native import fuse_replies, fuse_requests
@@ -97,10 +97,12 @@ class Slot:
     __slots__ = (
         "_connection",
         "_decode",
+        "_error",
+        "_has_come",
         "_is_done",
-        "_result",
         "_task",
         "_undo",
+        "_value",
         "then",
         "unique",
     )
@@ -121,7 +123,9 @@ class Slot:
         """Called when the reply has come, whatever it says."""
         self._task: Task | None = None
         self._is_done = False
-        self._result: outcome.Outcome[Any] | None = None
+        self._has_come = False
+        self._value: Any = None
+        self._error: VfsError | None = None
 
     @property
     def is_done(self) -> bool:
@@ -138,17 +142,23 @@ class Slot:
 
         Cancelled, it tells the server that nobody waits (INTERRUPT), and does not wait itself.
         """
-        if self._result is None:
-            self._task = trio.lowlevel.current_task()
-            return await trio.lowlevel.wait_task_rescheduled(self._interrupted)
-        return self._result.unwrap()
+        if self._is_done:
+            return self.value()
+        self._task = trio.lowlevel.current_task()
+        return await trio.lowlevel.wait_task_rescheduled(self._interrupted)
+
+    def value(self) -> Any:
+        """Return what the reply says, which has come. Errors: as `wait`."""
+        if self._error is not None:
+            raise self._error
+        return self._value
 
     def abandon(self) -> None:
         """Do not wait for the reply; what it gives is taken back."""
-        if self._result is None:
+        if not self._has_come:
             self._is_done = True
-        elif self._undo is not None and isinstance(self._result, outcome.Value):
-            self._undo(self._result.value)
+        elif self._undo is not None and self._error is None:
+            self._undo(self._value)
 
     def _interrupted(self, _raise_cancel: RaiseCancelT) -> Abort:
         self._task = None
@@ -159,28 +169,28 @@ class Slot:
     def replied(self, errno: int, body: memoryview) -> None:
         """Take the reply."""
         if errno:
-            self.finish(outcome.Error(VfsError(errno)))
+            self.finish(None, VfsError(errno))
             return
         try:
             value = self._decode(body)
         except RemoteProtocolError as exc:
             self._connection.complain("answered nonsense: %s", exc)
-            self.finish(outcome.Error(VfsError(EIO, str(exc))))
+            self.finish(None, VfsError(EIO, str(exc)))
         else:
             if self._is_done:
                 if self._undo is not None:
                     self._undo(value)
             else:
-                self.finish(outcome.Value(value))
+                self.finish(value)
 
-    def finish(self, result: outcome.Outcome[Any]) -> None:
-        """End with `result`."""
+    def finish(self, value: Any, error: VfsError | None = None) -> None:
+        """End with `value` or `error`."""
         if self._is_done:
             return
-        self._is_done = True
-        self._result = result
+        self._is_done = self._has_come = True
+        self._value, self._error = value, error
         if self._task is not None:
-            trio.lowlevel.reschedule(self._task, result)
+            trio.lowlevel.reschedule(self._task, Value(value) if error is None else Error(error))
 
 
 class _Distance:
@@ -333,7 +343,7 @@ class Connection:
         # The last one first: the others have come then as a rule, and wake nobody.
         for slot in reversed(slots[:count]):
             try:
-                told.append(await slot.wait())
+                told.append(slot.value() if slot.is_done else await slot.wait())
             except VfsError:
                 told.append(None)
         del slots[:count]
@@ -352,9 +362,12 @@ class Connection:
         """Wait NEAR at most for the answer to `slot`; return whether it came."""
         left, end = NEAR, monotonic() + NEAR
         while left > 0 and select.select((self._socket,), (), (), left)[0]:
-            self._receive_one()
-            if slot.is_done:
-                return True
+            # Behind the first there may be answers to others of the same moment.
+            for _ in range(_TURN):
+                if not self._receive_one():
+                    break
+                if slot.is_done:
+                    return True
             left = end - monotonic()
         return False
 
@@ -489,12 +502,12 @@ class Connection:
             slot = self._pending.pop(unique, None)
             if slot is not None and slot.takes_buffer and length > total:
                 self.splices = True
-                slot.finish(outcome.Error(VfsError(EMSGSIZE)))
+                slot.finish(None, VfsError(EMSGSIZE))
                 return
         if slot is not None or not self.splices:
             self.complain("sent nonsense: %s", exc)
         if slot is not None:
-            slot.finish(outcome.Error(VfsError(EIO, str(exc))))
+            slot.finish(None, VfsError(EIO, str(exc)))
 
     def complain(self, text: str, what: object) -> None:
         """Log what the server did wrong; after COMPLAINTS_MAX times for those who debug only."""
@@ -518,7 +531,7 @@ class Connection:
         self._wake.set()
         pending, self._pending = self._pending, {}
         for slot in pending.values():
-            slot.finish(outcome.Error(VfsError(ENOTCONN)))
+            slot.finish(None, VfsError(ENOTCONN))
         self._room.unpark_all()
         self._idle.unpark_all()
 

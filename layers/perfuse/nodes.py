@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EIO, ESTALE
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -21,6 +21,7 @@ from ...native.fuse_protocol import ROOT_ID, Entry
 from ...native.records import Cookie, Newinfo
 from .connection import Connection, Slot
 
+_new: Any = tuple.__new__
 _BATCH: Final = 512
 """Nodes in one BATCH_FORGET."""
 
@@ -161,11 +162,12 @@ class NodeTable:
 
         Errors: EIO for a node that cannot be: the root below itself, or one with two types.
         """
-        vtype = entry.va.vtype or 0
-        if entry.nodeid == ROOT_ID:
+        nodeid, generation, entry_ttl, attr_ttl, va = entry
+        vtype = va.vtype or 0
+        if nodeid == ROOT_ID:
             raise VfsError(EIO, "the FUSE server tells its root as an entry of a directory")
-        node = self._by_nodeid.get(entry.nodeid)
-        if node is not None and node.generation != entry.generation:
+        node = self._by_nodeid.get(nodeid)
+        if node is not None and node.generation != generation:
             # Another file under the number of one that is known yet. The old one is stale; it
             # shares its count with the new one, for the server has but one.
             del self._by_cookie[node.cookie]
@@ -176,22 +178,19 @@ class NodeTable:
         else:
             held = 0
         if node is None:
-            node = Node(Cookie(self._next), entry.nodeid, entry.generation, vtype)
+            node = Node(Cookie(self._next), nodeid, generation, vtype)
             node.held = held
             self._next += 1
             self._by_cookie[node.cookie] = node
-            self._by_nodeid[entry.nodeid] = node
+            self._by_nodeid[nodeid] = node
         elif node.vtype != vtype:
-            self.forget(entry.nodeid)
+            self.forget(nodeid)
             raise VfsError(EIO, "the FUSE server changed the type of a node in use")
         node.held += 1
         node.given += 1
         self.found_in(node, parent)
-        info = Newinfo(
-            *(node.cookie, vtype, entry.va.size or 0, entry.va.rdev or 0),
-            *(entry.va, entry.attr_ttl, entry.entry_ttl),
-        )
-        return node, info
+        about = (node.cookie, vtype, va.size or 0, va.rdev or 0, va, attr_ttl, entry_ttl)
+        return node, _new(Newinfo, about)
 
     def found_in(self, node: Node, parent: Node) -> None:
         """Note in which directory a node was seen last."""
