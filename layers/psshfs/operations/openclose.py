@@ -90,7 +90,10 @@ class OpenOperations(AttrCache):
         attrs = ahead.attrs
         if attrs is None or vtype_of(attrs) != node.vtype:
             return None
-        self.update(node, attrs, ahead.stamp, ahead.asked)
+        va = self.translator.vattr(attrs, node.fileid, node.nlink)
+        if ahead.asked < node.checked_at and (va.size, va.mtime) != (node.va.size, node.va.mtime):
+            return None  # others have changed it since, and that was seen here
+        self.take(node, va, ahead.stamp, ahead.asked)
         keep = self._are_pages_right(node, file, self.clock() - ahead.asked)
         if ahead.data is not None:
             file.hold(ahead.data, ahead.asked)

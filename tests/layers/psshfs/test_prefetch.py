@@ -201,6 +201,19 @@ async def test_a_file_that_others_changed_is_seen_when_it_is_old(tmp_path: Path)
         assert await read_file(server, cookies[2]) == b"new and different"
 
 
+async def test_a_file_whose_change_was_seen_is_not_what_was_read_ahead(tmp_path: Path) -> None:
+    _fill(tmp_path, 20)
+    async with mounted(tmp_path, options=PsshfsOptions(attr_timeout_ns=0)) as server:
+        cookies = await _start(server)
+        (await _name_of(server, cookies[2])).write_bytes(b"new and different")
+        assert (await server.getattr(cookies[2], CRED))[0].size == 17
+        assert await read_file(server, cookies[2]) == b"new and different"
+        hits = server.prefetch.hits
+        await server.getattr(cookies[3], CRED)
+        await read_file(server, cookies[3])
+        assert server.prefetch.hits == hits + 1
+
+
 async def test_what_we_write_is_seen_at_once(tmp_path: Path) -> None:
     _fill(tmp_path, 20)
     async with mounted(tmp_path) as server:
