@@ -13,6 +13,7 @@ from errno import EOPNOTSUPP, EPROTO
 from typing import Any, Final, NamedTuple
 
 from ...emul.vfs import FileSystem
+from ...emul.vnode import Vnode
 from ...native.constants import (
     ABSENT_SUCCEEDS,
     FLAG_FAF,
@@ -27,7 +28,7 @@ from ...native.constants import (
 )
 from ...native.errors import LocalProtocolError, RemoteProtocolError, VfsError
 from ...native.frames import Header, encode_request
-from ...native.records import Buffer, Cookie, Kargs, Newinfo
+from ...native.records import Buffer, Cookie, Kargs, Newinfo, Vattr
 from ..ops import FileServer
 from .nodes import Nodes, apply_setbacks
 from .server import ServerHalf
@@ -206,6 +207,13 @@ class KernelHalf(FileSystem):
         if self._has[op]:
             self._vn_count[op] += 1
             self.touser.post(encode_request(_VN | FLAG_FAF, op, 0, cookie, args))
+
+    def _attributes(self, vp: Vnode, answer: tuple[Vattr, int]) -> tuple[Vattr, int]:
+        """Take in attributes that have come, and the size with them; return what is to be told."""
+        va = answer[0]
+        if va.size is not None:
+            vp.size = va.size
+        return (va, 0) if self._no_attrs else answer
 
     def give_back(self, cookie: Cookie, nlookup: int) -> None:
         """Give back lookups of a cookie that was not admitted."""
