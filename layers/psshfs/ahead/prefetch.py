@@ -255,7 +255,7 @@ class Prefetch:
             path = self.table.path_of(directory, name)
         except VfsError:
             return True  # too long, or the directory is gone
-        ahead = Ahead(self, cursor, path, size, is_check=is_check)
+        ahead = Ahead(self.table, self.clock, cursor, path, size, is_check=is_check)
         try:
             ahead.start(self.connection)
         except VfsError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -15,7 +16,7 @@ from ..wire.slot import ATTRS, DATA, HANDLE, HeardSlot, Slot
 from .scanning import Cursor
 
 if TYPE_CHECKING:
-    from .prefetch import Prefetch
+    from ..tree.nodetable import NodeTable
 
 
 class Ahead:
@@ -27,6 +28,7 @@ class Ahead:
     """
 
     __slots__ = (
+        "_clock",
         "_looked",
         "_lot",
         "_read",
@@ -37,23 +39,29 @@ class Ahead:
         "is_check",
         "is_done",
         "moves",
-        "owner",
         "path",
         "size",
         "stamp",
     )
 
     def __init__(
-        self, owner: Prefetch, cursor: Cursor, path: bytes, size: int, *, is_check: bool
+        self,
+        table: NodeTable,
+        clock: Callable[[], int],
+        cursor: Cursor,
+        path: bytes,
+        size: int,
+        *,
+        is_check: bool,
     ) -> None:
-        self.owner = owner
+        self._clock = clock
         self.cursor = cursor
         self.path = path
         self.size = size
         self.is_check = is_check
-        self.asked = owner.clock()
-        self.stamp = owner.table.changes
-        self.moves = owner.table.moves
+        self.asked = clock()
+        self.stamp = table.changes
+        self.moves = table.moves
         self.attrs: sftp.Attrs | None = None
         self.data: bytes | None = None
         self.is_done = False
@@ -80,8 +88,8 @@ class Ahead:
             self._done()
             return
         handle = slot.result()
-        connection = self.owner.connection
-        self.asked = self.owner.clock()
+        connection = slot.connection
+        self.asked = self._clock()
         self._looked = HeardSlot(connection, ATTRS, self._answered)
         self._read = HeardSlot(connection, DATA, self._answered)
         self._read.asked = self.size or 1
