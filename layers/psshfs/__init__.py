@@ -37,11 +37,13 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    # Imported when asked for: the pump process lives in this package too, and would pay for trio
-    # and the whole file server at each start.
-    from importlib import import_module
+if not TYPE_CHECKING:  # who asks for a name that is not here is told so by mypy
 
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    def __getattr__(name: str) -> object:
+        # Imported when asked for: the pump process lives in this package too, and would pay for
+        # trio and the whole file server at each start.
+        from importlib import import_module
+
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from syspuffs.layers.psshfs import Psshfs, PsshfsOptions, inbox
+from syspuffs.layers.psshfs import Psshfs, PsshfsOptions
+from syspuffs.layers.psshfs.wire import inbox
 from syspuffs.native.constants import FREAD, READDIR_PLUS, FlushOp, Vtype
 from syspuffs.native.errors import VfsError
 from syspuffs.native.packed import Page
