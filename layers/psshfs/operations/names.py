@@ -223,6 +223,7 @@ class NameOperations(AttrCache):
         listing = directory.listing
         if listing is not None:
             listing.add(name, node.fileid)
+            table.listings.count(directory, listing, now)
             listing.lacking_until = max(listing.lacking_until, now + self.timeouts.missing)
             if now < listing.made_until:
                 # Believed from the first name on that we make there, and no longer than any

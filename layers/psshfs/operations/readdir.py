@@ -109,8 +109,8 @@ class ReaddirOperations(AttrCache):
     def _came(self, directory: DirectoryNode, listing: Listing) -> int:
         """Note that the listing of a directory is complete as of now; return when it expires."""
         heard = self.clock()
-        self.table.listings.grow(directory, len(listing.entries) - listing.counted, heard)
-        listing.counted = len(listing.entries)
+        if self.table.nodes.get(directory.cookie) is directory:  # else forgotten meanwhile
+            self.table.listings.count(directory, listing, heard)
         listing.heard = heard
         listing.attr_expiry = heard + self.timeouts.attr
         listing.expiry = heard + self.timeouts.directory

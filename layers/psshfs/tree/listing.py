@@ -82,16 +82,18 @@ class Listings:
         self._names_max = names_max
         self._used: dict[DirectoryNode, int] = {}
         self.names = 0
-        """Names in all listings, as far as they were fetched."""
+        """Names in all listings, as they were counted."""
 
     def use(self, directory: DirectoryNode, now: int) -> None:
         """Note a use of the listing of `directory`, at `now` (monotonic ns)."""
         if self._used.pop(directory, None) is not None:
             self._used[directory] = now
 
-    def grow(self, directory: DirectoryNode, by: int, now: int) -> None:
-        """Note that a fetch has changed the number of names of `directory`; make room."""
-        self.names += by
+    def count(self, directory: DirectoryNode, listing: Listing, now: int) -> None:
+        """Note how many names the listing of `directory` has, after a fetch or a change of ours;
+        make room."""
+        self.names += len(listing.entries) - listing.counted
+        listing.counted = len(listing.entries)
         self._used.pop(directory, None)
         self._used[directory] = now
         while self.names > self._names_max:
@@ -184,7 +186,7 @@ class Listing:
         self.own_until = 0
         """Until when that is believed of names that are asked for, monotonic ns."""
         self.counted = 0
-        """Names that the last fetch has found."""
+        """Names, when they were last counted."""
         self.dropped = 0
         """Names of the last fetch that no file can have."""
         self._order: list[Entry] = []

@@ -15,7 +15,7 @@ from syspuffs.native.errors import VfsError
 from syspuffs.native.packed import Page
 from syspuffs.native.records import Cookie, Dirent, Vattr, lookup_cn
 
-from .harness import CRED, Clock, list_all, look, make, mounted, read_file, root_of
+from .harness import CRED, Clock, list_all, look, make, mkdir, mounted, read_file, root_of
 from .test_timeouts import Heard
 
 
@@ -278,3 +278,39 @@ async def test_pages_of_names_that_have_vanished_are_passed_over(tmp_path: Path)
         entries, is_end = await server.readdir(root, 2, 30, READDIR_PLUS, CRED)
         assert is_end
         assert [entry.name for entry in entries] == [b"1199"]
+
+
+async def test_names_that_we_make_count_as_those_that_are_listed(tmp_path: Path) -> None:
+    fill(tmp_path / "d", 6)
+    clock = Clock()
+    async with mounted(tmp_path, options=PsshfsOptions(names_max=8), clock=clock) as server:
+        listings = server.table.listings
+        made = (await mkdir(server, b"made")).cookie
+        for number in range(20):
+            name = lookup_cn(b"%d" % number, CRED)
+            info = await server.mknod(made, name, Vattr(Vtype.VREG, 0o600))
+            server.reclaim(info.cookie, 1)
+        assert listings.names == 20
+        clock.advance(120)
+        await list_all(server, (await look(server, b"d")).cookie)
+        assert listings.names == 6
+        assert server.table.directory(made).listing is None
+        assert (await look(server, b"made/7")).cookie
+
+
+async def test_a_listing_for_a_directory_that_is_forgotten_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "_ROUND_TRIP_MAX", 0)
+    fill(tmp_path / "d", 6)
+    async with mounted(tmp_path) as server:
+        d = (await look(server, b"d")).cookie
+        directory = server.table.directory(d)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.load, directory)
+            while directory not in server.loading:
+                await trio.lowlevel.checkpoint()
+            server.reclaim(d, 1)
+        assert directory.listing is not None
+        assert directory.listing.is_loaded
+        assert server.table.listings.names == 0
