@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -130,15 +131,24 @@ def _run_child(body: Callable[[Foreground], int], foreground: Foreground) -> NoR
 
 
 class _Waiter:
-    """The parent: waits for the child's word or end and passes signals on."""
+    """The parent: waits for the child's word or end and passes signals on.
+
+    A signal that comes just before the system call that waits would be heard of after it, which may
+    be never; so signals also write to a pipe, and both are waited for.
+    """
 
     def __init__(self, child: int, program: str) -> None:
         self._child = child
         self._program = program
         self._signalled: int | None = None
+        self._woken, self._waker = os.pipe()
+        for end in (self._woken, self._waker):
+            os.set_blocking(end, False)
 
     def wait(self, link: socket.socket, mask: set[int | signal.Signals]) -> int:
         """Return the exit status of the command; `mask` is the signal mask to wait with."""
+        ended = os.pidfd_open(self._child)
+        wakeup = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         before = {
             number: signal.signal(number, self._pass_on)
             for number in _PASSED_ON
@@ -149,16 +159,30 @@ class _Waiter:
             words = self._words(link)
             if words.endswith(MOUNTED) and self._signalled is None:
                 return Status.OK
+            self._until(ended)
             _, waited = os.waitpid(self._child, 0)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(wakeup)
+            for end in (ended, self._woken, self._waker):
+                os.close(end)
         return self._status(words, os.waitstatus_to_exitcode(waited))
+
+    def _until(self, fd: int) -> None:
+        """Wait until `fd` can be read, handling signals."""
+        poll = select.poll()
+        for each in (fd, self._woken):
+            poll.register(each, select.POLLIN)
+        while fd not in (ready := [each for each, _ in poll.poll()]):
+            if self._woken in ready:
+                os.read(self._woken, 64)
 
     def _words(self, link: socket.socket) -> bytes:
         """Return what the child says until it ends or lets us go."""
         words = b""
         while not words.endswith((MOUNTED, STAY)):
+            self._until(link.fileno())
             try:
                 word = link.recv(1)
             except ConnectionError:

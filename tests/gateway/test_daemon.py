@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ COMMAND = """
 import os, signal, sys, time
 from syspuffs.gateway.daemon import in_background
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+def idle():
+    while True:
+        time.sleep(0.01)  # a signal just before a sleep is heard of behind it
 def body(foreground):
 {body}
 status = in_background(body, "prog", {logfile!r})
@@ -70,7 +74,8 @@ def start() -> Iterator[Callable[..., Command]]:
 
     yield run
     for command in started:
-        command.process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(command.process.pid, signal.SIGKILL)  # its child holds its output open
         command.process.communicate()
         os.close(command.pipe)
 
@@ -179,7 +184,7 @@ def test_a_signal_to_the_waiting_parent_ends_both(
         """
         signal.signal(signal.SIGTERM, lambda *_: (tell(b"term"), os._exit(3)))
         tell(b"ready")
-        time.sleep(60)
+        idle()
         """
     )
     assert command.told() == b"ready"
@@ -193,8 +198,7 @@ def test_a_second_signal_does_not_ask(start: Callable[..., Command]) -> None:
         """
         signal.signal(signal.SIGTERM, lambda *_: tell(b"no"))
         tell(b"ready")
-        while True:
-            time.sleep(60)
+        idle()
         """
     )
     assert command.told() == b"ready"
@@ -203,6 +207,22 @@ def test_a_second_signal_does_not_ask(start: Callable[..., Command]) -> None:
     command.process.send_signal(signal.SIGINT)
     assert command.end()[0] == 128 + signal.SIGINT
     assert command.told() == b""
+
+
+def test_a_second_signal_just_behind_the_first(start: Callable[..., Command]) -> None:
+    """It must not fall between the handling of the first one and the next system call."""
+    body = """
+        parent = os.getppid()
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(parent, signal.SIGINT))
+        tell(b"ready")
+        idle()
+        """
+    commands = [start(body) for _ in range(10)]
+    for command in commands:
+        assert command.told() == b"ready"
+        command.process.send_signal(signal.SIGTERM)
+    for command in commands:
+        assert command.end()[0] == 128 + signal.SIGINT
 
 
 def test_the_child_learns_that_nobody_waits_any_more(start: Callable[..., Command]) -> None:
