@@ -72,14 +72,15 @@ def _connections(pid: int) -> Iterator[_socket.socket]:
         process = os.pidfd_open(pid)
         try:
             for number in os.listdir(f"/proc/{pid}/fd"):
-                if os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:"):
-                    fd = libc.syscall(_PIDFD_GETFD, process, int(number), 0)
-                    if fd >= 0:
-                        sock = _socket.socket(fileno=fd)
-                        if _is_tcp(sock):
-                            yield sock
-                        else:
-                            sock.close()
+                with suppress(OSError):  # closed meanwhile
+                    if os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:"):
+                        fd = libc.syscall(_PIDFD_GETFD, process, int(number), 0)
+                        if fd >= 0:
+                            sock = _socket.socket(fileno=fd)
+                            if _is_tcp(sock):
+                                yield sock
+                            else:
+                                sock.close()
         finally:
             os.close(process)
         for children in Path(f"/proc/{pid}/task").glob("*/children"):

@@ -2,7 +2,9 @@
 
 `python short_way.py CONFIG CIPHER COUNT` logs in at the host "it" of an ssh configuration, opens an
 SFTP channel as the pump does, asks COUNT times where "." is, and prints as JSON how often asyncssh
-was given octets that came, and data to send, meanwhile.
+was given octets that came, and data to send, meanwhile; then, how many octets of three further
+answers were delivered when one bit of the first one has changed on its way, and why the connection
+has ended.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ async def ask(far: socket.socket, body: bytes) -> bytes:
     return got[4:]
 
 
-async def run(config: str, cipher: str, count: int) -> dict[str, int]:
+async def run(config: str, cipher: str, count: int) -> dict[str, Any]:
     """Do what the program does."""
     tunnel: Any = Tunnel()
     async with asyncssh.connect(
@@ -93,10 +95,35 @@ async def run(config: str, cipher: str, count: int) -> dict[str, int]:
             for number in range(count):
                 answer = await ask(far, struct.pack(">BII", 16, number, 1) + b".")
                 assert answer[:5] == struct.pack(">BI", 104, number)
+            asked = dict(counts)
+            spoiled = await spoil(it, tunnel.splitter, relay, far)
             shortcut.remove(relay)
             relay.stop()
-            channel.close()
-    return counts
+    return asked | spoiled
+
+
+async def spoil(it: Any, splitter: Any, relay: Relay, far: socket.socket) -> dict[str, Any]:
+    """Ask three times, and change the first answer before anybody has looked at it."""
+    take = splitter.take
+    reasons: list[str] = []
+    force_close = it._force_close
+
+    def taken(packet: memoryview) -> bool:
+        splitter.take = take
+        packet[-20] ^= 1
+        return bool(take(packet))
+
+    def closed(exc: Exception | None) -> None:
+        reasons.append(type(exc).__name__)
+        force_close(exc)
+
+    it._force_close = closed
+    splitter.take = taken
+    before = relay.received
+    body = struct.pack(">BII", 16, 1, 1) + b"."
+    await asyncio.get_running_loop().sock_sendall(far, 3 * (struct.pack(">I", len(body)) + body))
+    await asyncio.wait_for(it.wait_closed(), 10)
+    return {"delivered": relay.received - before, "reason": reasons[0]}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import trio
 
 from syspuffs.layers.psshfs.ssh.stream import Cause, ConnectError, SshOptions, open_stream
 from syspuffs.layers.psshfs.ssh.target import parse_target
+from syspuffs.layers.psshfs.ssh.unsent import Held
 
 from ...support.leaks import command_line
 from ...support.line import Line
@@ -118,6 +119,40 @@ async def test_nothing_is_sent_after_a_loss(kind: str, how: str, sshd: Sshd) -> 
         assert wait_until(lambda: not unsent(line.port))
 
 
+RESTLESS = """
+import os, socket, sys
+sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+os.dup2(sock.fileno(), 200)
+sock.close()
+print("ready", flush=True)
+while True:
+    for fd in [os.dup(0) for _ in range(50)]:
+        os.close(fd)
+"""
+
+
+def test_the_connections_of_a_restless_child_are_found() -> None:
+    """What it opens and closes while we look does not hide others."""
+    with (
+        Superserver([find_sftp_server()]) as bare,
+        subprocess.Popen(
+            [sys.executable, "-c", RESTLESS, str(bare.port)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        ) as child,
+    ):
+        assert child.stdout is not None
+        child.stdout.readline()
+        try:
+            ours = len(os.listdir("/proc/self/fd"))
+            for _ in range(200):
+                held = Held(child.pid)
+                assert len(os.listdir("/proc/self/fd")) == ours + 1
+                held.close()
+        finally:
+            child.kill()
+
+
 async def test_further_channels_of_one_login(tmp_path: Path) -> None:
     """Each speaks SFTP; one that the server refuses ends at once; the others live on."""
     lines = ["MaxSessions 3"]
@@ -214,6 +249,7 @@ def test_program_dies_with_us(kind: str, sshd: Sshd) -> None:
 import trio
 from syspuffs.layers.psshfs.ssh.stream import *
 from syspuffs.layers.psshfs.ssh.target import parse_target
+from syspuffs.layers.psshfs.ssh.unsent import Held
 async def main():
     async with open_stream(parse_target({target!r}, local={local}), {options!r}) as stream:
         await trio.socket.from_stdlib_socket(stream.socket).send({INIT!r})
