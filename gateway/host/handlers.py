@@ -33,7 +33,8 @@ from .locking import Locking, lock_flags
 from .names import Names
 from .nodes import Node, NodeTable
 from .openfiles import OpenFiles
-from .service import SILENT, Answer, Service
+from .service import SILENT, Service
+from .worker import Answer
 from .xattrs import ExtendedAttributes
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from ...native.errors import VfsError
 from ...native.fuse_protocol import RENAME_EXCHANGE, RENAME_NOREPLACE, Opcode
 from ...native.records import IFMT_TO_VTYPE, Componentname, Cookie, Newinfo, Vattr
 from .nodes import Node
-from .service import Answer
+from .worker import Answer
 
 if TYPE_CHECKING:
     from .handlers import FuseEnd

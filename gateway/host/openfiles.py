@@ -34,7 +34,7 @@ from ...native.fuse_protocol import FSYNC_FDATASYNC, FopenFlag, Opcode
 from ...native.records import Buffer, Cred, Vattr
 from .directories import OpenDirectory
 from .nodes import Node
-from .service import Answer
+from .worker import Answer
 
 if TYPE_CHECKING:
     from .handlers import FuseEnd

@@ -4,19 +4,7 @@ As in layers/puffs/stream.py: the leader reads a request and does it himself. On
 has to wait does another worker take the lead, and the one that waits goes on as that request's
 task. So a request that is answered from memory costs no task and no trip through the scheduler.
 
-Interrupts
-----------
-The host tells when the caller of a request got a signal. It goes on waiting for our answer even
-if the caller is being killed, so the answer decides when ^C and timeout(1) take effect:
-
-* Nothing happens for _GRACE_SECONDS, in which nearly all requests end as usual; later only for
-  signals that are meant to end the program (interrupts.py). Then the answer is EINTR.
-* What only asks (`_ASKING`) is cancelled with that.
-* What changes something goes on to its end, without a caller: whether it has happened, nobody can
-  tell halfway. What its answer would have told the host is taken back (a lookup, an open file), an
-  error of a write or of a flush is told to the next that asks for durability through that file.
-  At most _ORPHANS_MAX go on like this; further ones are cancelled, and may have happened.
-* Who waits for a lock may wait for ever, and any signal ends that, at once (locking.py).
+What becomes of a request whose caller gets a signal is in `interrupts.py`.
 """
 
 from __future__ import annotations
@@ -24,9 +12,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from errno import EINTR, EIO, ENOSYS
+from errno import EIO, ENOSYS
 from time import monotonic_ns
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import trio
 from trio.lowlevel import Abort, Task
@@ -36,9 +24,9 @@ from ...native import device_replies
 from ...native.device_requests import Request, RequestBuffer, take
 from ...native.errors import RemoteProtocolError, VfsError
 from ...native.fuse_protocol import Opcode
-from ...native.records import Buffer
 from .device import BUFFER_LEN, Device, DeviceGone
-from .interrupts import is_to_end
+from .interrupts import ASKING, Interrupts
+from .worker import Answer, Worker
 
 _log = logging.getLogger(__name__)
 
@@ -57,65 +45,14 @@ _UNYIELDED_MAX: Final = 32
 """How many requests are handled before the scheduler is asked: others may wait."""
 _DRAIN_SECONDS: Final = 5.0
 """How long requests under way may take when the service is to end."""
-_GRACE_SECONDS: Final = 0.25
-_ORPHANS_MAX: Final = 64
-
-_ASKING: Final = frozenset(
-    {
-        Opcode.LOOKUP,
-        Opcode.GETATTR,
-        Opcode.READLINK,
-        Opcode.READ,
-        Opcode.STATFS,
-        Opcode.GETXATTR,
-        Opcode.LISTXATTR,
-        Opcode.ACCESS,
-        Opcode.READDIRPLUS,
-    }
-)
 SILENT: Final = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT})
 """What has no answer and must not wait."""
 _KNOWN: Final = frozenset(int(opcode) for opcode in Opcode)
-
-Answer: TypeAlias = bytes | tuple[bytes, Buffer]
-"""A reply, or the head of one and its data."""
-Handler: TypeAlias = Callable[..., Coroutine[Any, Any, Answer]]
-"""Called with the request and its arguments (native.device_requests.Request)."""
 
 
 def opcode_name(opcode: int) -> str:
     """Return what an opcode is called, in small letters."""
     return Opcode(opcode).name.lower() if opcode in _KNOWN else f"opcode {opcode}"
-
-
-class Worker:
-    """One worker, and the request that it waits for.
-
-    `since` is ns of CLOCK_MONOTONIC, of when it began to wait, `operation` what waits.
-    `is_answered`: the caller was interrupted and has gone.
-    """
-
-    __slots__ = (
-        "buffer",
-        "is_answered",
-        "leads",
-        "operation",
-        "request",
-        "scope",
-        "since",
-        "task",
-    )
-
-    def __init__(self) -> None:
-        self.task: Task = trio.lowlevel.current_task()
-        self.leads = True
-        self.is_answered = False
-        self.since = 0
-        self.request: Request
-        self.operation: Coroutine[Any, Any, Answer]
-        self.buffer: RequestBuffer | None = None
-        """Lent to a WRITE until it is done."""
-        self.scope: trio.CancelScope
 
 
 class Service:
@@ -157,8 +94,7 @@ class Service:
         self._lent = 0
         self._for_locks = 0
         self._unyielded = 0
-        self._interrupted: set[Worker] = set()
-        self._orphans = 0
+        self._interrupts = Interrupts(device)
         self.workers = 0
         self.waiting: dict[int, Worker] = {}
         """Requests that wait, by their number; oldest first."""
@@ -293,12 +229,10 @@ class Service:
 
     def _ended(self, worker: Worker) -> None:
         del self.waiting[worker.request.unique]
-        self._interrupted.discard(worker)
         if worker.request.opcode == Opcode.SETLKW:
             self._for_locks -= 1
-        if worker.is_answered:
-            worker.is_answered = False
-            self._orphans -= 1
+        if worker.is_interrupted:
+            self._interrupts.ended(worker)
         if worker.buffer is not None:
             if len(self._spare) < _SPARE_MAX:
                 self._spare.append(worker.buffer)
@@ -327,7 +261,7 @@ class Service:
         """Note that the host has unmounted: no caller is left, and who only asks need not go on."""
         self.stop()
         for worker in self.waiting.values():
-            if worker.request.opcode in _ASKING or worker.request.opcode == Opcode.SETLKW:
+            if worker.request.opcode in ASKING or worker.request.opcode == Opcode.SETLKW:
                 worker.scope.cancel()
 
     # Answering.
@@ -382,25 +316,5 @@ class Service:
         worker = self.waiting.get(unique)
         if worker is None or self._ends_wait(unique):
             return  # answered meanwhile: the host sends this behind the request, never before it
-        if not self._interrupted:
-            self._nursery.start_soon(self._watch_interrupted)
-        self._interrupted.add(worker)
-
-    async def _watch_interrupted(self) -> None:
-        """Answer those whose callers are to end, for as long as there are any to look at."""
-        while True:
-            await trio.sleep(_GRACE_SECONDS)
-            for worker in list(self._interrupted):
-                if is_to_end(worker.request.pid):
-                    self._interrupted.discard(worker)
-                    self._let_go(worker)
-            if not self._interrupted:
-                return
-
-    def _let_go(self, worker: Worker) -> None:
-        request = worker.request
-        self._device.reply(device_replies.error(request.unique, EINTR))
-        worker.is_answered = True
-        self._orphans += 1
-        if request.opcode in _ASKING or self._orphans > _ORPHANS_MAX:
-            worker.scope.cancel()
+        if self._interrupts.add(worker):
+            self._nursery.start_soon(self._interrupts.watch)

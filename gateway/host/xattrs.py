@@ -14,7 +14,7 @@ from ...native.constants import VnOp
 from ...native.device_requests import Request
 from ...native.errors import VfsError
 from ...native.fuse_protocol import Opcode
-from .service import Answer
+from .worker import Answer
 
 if TYPE_CHECKING:
     from .handlers import FuseEnd

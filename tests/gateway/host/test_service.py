@@ -17,6 +17,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from syspuffs.gateway.host import interrupts
 from syspuffs.gateway.host import service as service_module
 from syspuffs.gateway.host.device import Device
 from syspuffs.gateway.host.handlers import FuseEnd
@@ -467,7 +468,7 @@ async def test_interrupts_that_come_too_late_are_for_nobody() -> None:
 
 
 async def test_only_so_many_go_on_without_a_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "_ORPHANS_MAX", 2)
+    monkeypatch.setattr(interrupts, "_ORPHANS_MAX", 2)
     async with mounted() as mount:
         gate = mount.server.gate("mkdir")
         for i in range(3):
