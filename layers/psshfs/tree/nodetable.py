@@ -322,7 +322,9 @@ class NodeTable:
             self._let_go(directory)
 
     def _release(self, node: Node) -> None:
-        self.nodes.pop(node.cookie, None)
+        if self.nodes.get(node.cookie) is not node:
+            return  # a directory that others removed, once more with the last node below it
+        del self.nodes[node.cookie]
         self._displaced.discard(node.fileid)
         self._aliases.pop(node, None)
         if isinstance(node, DirectoryNode):

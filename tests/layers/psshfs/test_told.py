@@ -314,3 +314,25 @@ async def test_a_listing_for_a_directory_that_is_forgotten_is_not_kept(
         assert directory.listing is not None
         assert directory.listing.is_loaded
         assert server.table.listings.names == 0
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+async def test_what_is_left_of_a_directory_takes_nothing_of_the_next_one(
+    tmp_path: Path, is_asked: bool
+) -> None:
+    fill(tmp_path / "d", 1)
+    clock = Clock()
+    async with mounted(tmp_path, clock=clock) as server:
+        d = (await look(server, b"d")).cookie
+        f0 = cookie_of((await told(server, d))[b"f0"])
+        if is_asked:
+            await server.getattr(f0, CRED)
+        server.reclaim(d, 1)
+        (tmp_path / "d" / "f0").unlink()
+        (tmp_path / "d").rmdir()
+        clock.advance(600)
+        assert not await told(server, root_of(server))
+        made = (await make(server, b"d", b"another")).cookie
+        server.reclaim(f0, 1)
+        assert await read_file(server, made) == b"another"
+        assert (await look(server, b"d")).cookie == made
