@@ -5,6 +5,9 @@ message is a datagram, as it is there. What Linux answers by an error of write(2
 told here: a message that makes no sense is logged, and if it says whose answer it wants to be, that
 request ends with EIO. No such message ends the connection, and none keeps a caller waiting.
 
+Of a read that is asked for in several messages each answer is received into its place, if it is the
+next one to come; others are copied there.
+
 Who splices a long answer (libfuse with SPLICE_WRITE) sends it in several datagrams, between which
 those of other threads may come. They are not put together: the reader asks again for less. What
 comes behind the first of them is nobody's answer, whatever it looks like, for no file can contain
@@ -103,6 +106,7 @@ class Slot:
         "_task",
         "_undo",
         "_value",
+        "into",
         "then",
         "unique",
     )
@@ -113,8 +117,11 @@ class Slot:
         unique: int,
         decode: Decode,
         undo: Callable[[Any], None] | None,
+        into: memoryview | None = None,
     ) -> None:
         self.unique = unique
+        self.into = into
+        """Where the data of the reply belong, which then says how many octets there are."""
         self._connection = connection
         self._decode = decode
         self._undo = undo
@@ -133,9 +140,14 @@ class Slot:
         return self._is_done
 
     @property
+    def has_data(self) -> bool:
+        """Whether the reply are data of a file."""
+        return self._decode is data
+
+    @property
     def takes_buffer(self) -> bool:
         """Whether the value may be the receive buffer itself."""
-        return self._decode is data
+        return self.has_data and self.into is None
 
     async def wait(self) -> Any:
         """Return what the reply says. Errors: those of the server; EIO, ENOTCONN.
@@ -157,19 +169,24 @@ class Slot:
         """Do not wait for the reply; what it gives is taken back."""
         if not self._has_come:
             self._is_done = True
+            self.into = None
         elif self._undo is not None and self._error is None:
             self._undo(self._value)
 
     def _interrupted(self, _raise_cancel: RaiseCancelT) -> Abort:
         self._task = None
         self._is_done = True
+        self.into = None
         self._connection.interrupt(self.unique)
         return Abort.SUCCEEDED
 
-    def replied(self, errno: int, body: memoryview) -> None:
+    def replied(self, errno: int, body: memoryview, is_in_place: bool) -> None:
         """Take the reply."""
         if errno:
             self.finish(None, VfsError(errno))
+            return
+        if self.into is not None:
+            self._take_data(self.into, body, is_in_place)
             return
         try:
             value = self._decode(body)
@@ -182,6 +199,15 @@ class Slot:
                     self._undo(value)
             else:
                 self.finish(value)
+
+    def _take_data(self, into: memoryview, body: memoryview, is_in_place: bool) -> None:
+        length = len(body)
+        if length > len(into):
+            self.finish(None, VfsError(EIO, "the FUSE server told more than was asked for"))
+            return
+        if not is_in_place:
+            into[:length] = body
+        self.finish(length)
 
     def finish(self, value: Any, error: VfsError | None = None) -> None:
         """End with `value` or `error`."""
@@ -258,16 +284,18 @@ class Connection:
         payload: Buffer | None = None,
         decode: Decode = fuse_replies.nothing,
         undo: Callable[[Any], None] | None = None,
+        into: memoryview | None = None,
     ) -> Slot:
         """Send a request and return its slot. `room` was awaited before. Errors: ENOTCONN.
 
         `payload` is sent, or copied, before this returns. `undo` gets the value of a reply that
-        nobody waits for.
+        nobody waits for. With `into` the reply are data, its value is their length; EIO for more
+        than belongs there. Until the slot is done, or abandoned, anything may stand there.
         """
         if self.broken.is_set():
             raise VfsError(ENOTCONN)
         unique = self._number()
-        slot = Slot(self, unique, decode, undo)
+        slot = Slot(self, unique, decode, undo, into)
         head = encode(unique, nodeid, cred, *args)
         self._pending[unique] = slot
         self._send(head, payload)
@@ -448,8 +476,11 @@ class Connection:
     def _receive_one(self) -> bool:
         """Take in a message, or the end; return whether there was any."""
         head, body = self._head, self._body
+        owner = next(iter(self._pending.values()), None)  # of the answer that is most likely next
+        into = None if owner is None else owner.into
+        buffers = (head, body) if into is None else (head, into, body)
         try:
-            n, control, _, _ = self._socket.recvmsg_into((head, body), self._ancillary)
+            n, control, _, _ = self._socket.recvmsg_into(buffers, self._ancillary)
         except BlockingIOError:
             return False
         except OSError as exc:
@@ -461,7 +492,11 @@ class Connection:
         if self._ancillary:
             self._see_peer(control)
             self._ancillary = 0
-        if self._take(head, n, body):
+        if into is not None:
+            beyond = n - len(head) - len(into)
+            body = into if beyond <= 0 else memoryview(b"".join((into, body[:beyond])))
+            self._take(head, n, body, owner)
+        elif self._take(head, n, body, None):
             self._body = unset_memory(_BODY_MAX)
         return True
 
@@ -471,8 +506,11 @@ class Connection:
                 self.peer_pid = _CREDENTIALS.unpack(octets)[0]
         self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 0)
 
-    def _take(self, head: memoryview, total: int, body: memoryview) -> bool:
-        """Handle a message of `total` octets; return whether `body` has gone with it."""
+    def _take(self, head: memoryview, total: int, body: memoryview, owner: Slot | None) -> bool:
+        """Handle a message of `total` octets; return whether `body` has gone with it.
+
+        `owner`: whose place for data `body` is.
+        """
         length = total - len(head)
         try:
             error, unique = fuse_replies.header(head[:total], total)
@@ -487,7 +525,10 @@ class Connection:
             if not unique & 1:  # an answer to an interrupt: the request was not there (EAGAIN)
                 self.complain("answered what nobody asked: %d", unique)
             return False
-        slot.replied(-error, body[:length])
+        body = body[:length]
+        if owner is not None and slot is not owner and slot.takes_buffer:
+            body = memoryview(bytes(body))
+        slot.replied(-error, body, slot is owner)
         if slot.then is not None:
             slot.then()
         if not self._pending:
@@ -500,7 +541,7 @@ class Connection:
         with suppress(StructError):
             length, _, unique = _HEADER.unpack(head)
             slot = self._pending.pop(unique, None)
-            if slot is not None and slot.takes_buffer and length > total:
+            if slot is not None and slot.has_data and length > total:
                 self.splices = True
                 slot.finish(None, VfsError(EMSGSIZE))
                 return

@@ -1,18 +1,21 @@
-"""How many turns a request takes: answers that are there, and entries looked up together."""
+"""How many turns a request takes: answers that are there, and requests that go together."""
 
 from __future__ import annotations
 
+import random
 import struct
-from errno import ENOENT
+from errno import EIO, ENOENT
 from itertools import count
 
+import pytest
 import trio
 import trio.testing
 
 from syspuffs.layers.perfuse import Perfuse
 from syspuffs.native.constants import FREAD, READDIR_PLUS
+from syspuffs.native.errors import VfsError
 from syspuffs.native.fuse_protocol import Opcode
-from syspuffs.native.records import Dirent
+from syspuffs.native.records import Dirent, lookup_cn
 
 from .harness import CRED, FILE, ROOT, both, entry
 
@@ -134,3 +137,63 @@ async def test_a_listing_that_is_cancelled_gives_its_nodes_back() -> None:
         for _, body in server.bodies(Opcode.BATCH_FORGET):
             forgotten += struct.iter_unpack("=QQ", body[8:])
         assert sorted(forgotten) == [(nodeid, 1) for nodeid in range(100, next(nodes))]
+
+
+PIECE = 131_072
+WHOLE = random.Random(9).randbytes(3 * PIECE + 5000)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 0, 3, 2)])
+async def test_pieces_of_a_read_come_in_any_order(order: tuple[int, ...]) -> None:
+    """And among answers to others, which are as long."""
+    async with both() as (perfuse, server):
+        held: dict[int, tuple[int, bytes]] = {}
+
+        def read(_: int, body: bytes) -> None:
+            _, offset, size = struct.unpack_from("=QQI", body)
+            held[offset // PIECE] = server.uniques[Opcode.READ], WHOLE[offset : offset + size]
+
+        server.answers[Opcode.OPEN] = lambda *_: struct.pack("=QII", 1, 0, 0)
+        server.answers[Opcode.LOOKUP] = lambda *_: entry(5)
+        server.answers[Opcode.READ] = read
+        cookie = (await perfuse.lookup(ROOT, lookup_cn(b"file", CRED))).cookie
+        await perfuse.open(cookie, FREAD, CRED)
+        found: dict[int, bytes] = {}
+
+        async def ask(offset: int, length: int) -> None:
+            found[offset] = bytes(await perfuse.read(cookie, offset, length, 0, CRED))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, 0, 4 * PIECE)
+            while len(held) < 4:
+                await trio.lowlevel.checkpoint()
+            many, one = dict(held), 2 * PIECE
+            held.clear()
+            nursery.start_soon(ask, one, PIECE)
+            while not held:
+                await trio.lowlevel.checkpoint()
+            await server.reply(*held[2])
+            for number in order:
+                await server.reply(*many[number])
+        assert found[0] == WHOLE
+        assert found[one] == WHOLE[one : one + PIECE]
+
+
+async def test_a_read_ends_with_its_first_short_piece() -> None:
+    """Whatever the others say; a piece that is too long is none."""
+    async with both() as (perfuse, server):
+        answers: list[bytes | int] = []
+        server.answers[Opcode.OPEN] = lambda *_: struct.pack("=QII", 1, 0, 0)
+        server.answers[Opcode.LOOKUP] = lambda *_: entry(5)
+        server.answers[Opcode.READ] = lambda *_: answers.pop(0)
+        cookie = (await perfuse.lookup(ROOT, lookup_cn(b"file", CRED))).cookie
+        await perfuse.open(cookie, FREAD, CRED)
+        full = WHOLE[:PIECE]
+        answers += [full, WHOLE[:70_000], -EIO, full]
+        told = await perfuse.read(cookie, 0, 4 * PIECE, 0, CRED)
+        assert bytes(told) == full + WHOLE[:70_000]
+        for wrong in (WHOLE[: PIECE + 1], -EIO):
+            answers += [full, wrong, full, b""]
+            with pytest.raises(VfsError) as caught:
+                await perfuse.read(cookie, 0, 4 * PIECE, 0, CRED)
+            assert caught.value.errno == EIO
