@@ -91,6 +91,8 @@ class AttrCache(Parts):
         if child is not None:
             if heard < child.checked_at:
                 return child  # a listing from before the server was last asked
+            if self.gate.is_changing(directory, name):
+                return child  # nobody can tell whether this is of the file before or after
             if child.vtype == va.vtype:
                 self.take(child, va, stamp, heard)
                 child.name_expiry = max(child.name_expiry, heard + self.timeouts.name)
@@ -221,12 +223,14 @@ class AttrCache(Parts):
             except StatusError as exc:
                 if exc.errno != errno.ENOENT or node is table.root:
                     raise
-                if moves != table.moves:
+                if moves != table.moves or self.gate.is_closed(node):
                     continue  # the path was another one by the time the server looked
                 self.lose(node)
                 if node.file is None or node.file.handle is None:
                     raise
             else:
+                if self.gate.busy and self.gate.is_closed(node):
+                    continue  # a change of ours has begun: it may be another file's
                 self.take_attrs(node, attrs, stamp)
                 return
         stamp = table.changes

@@ -89,6 +89,10 @@ class ReaddirOperations(AttrCache):
             name_expiry = heard + self.timeouts.name
             for name, child in list(children.items()):
                 entry = entries.get(name)
+                if self.gate.is_changing(directory, name):
+                    # What is listed may be the file that a rename of ours has put there, of which
+                    # we have not heard yet.
+                    continue
                 if entry is None:
                     if child.changed_at <= stamp:
                         self.table.drop_name(directory, name)

@@ -38,6 +38,10 @@ class Gate:
             node, parent = parent, parent.parent
         return False
 
+    def is_changing(self, directory: DirectoryNode, name: bytes) -> bool:
+        """Tell whether a name itself is being changed, whatever happens to its path."""
+        return bool(self.busy) and (directory.cookie, name) in self.busy
+
     async def wait(self, node: Node, name: bytes | None = None) -> None:
         """Wait until the path is not being changed; return at once when it is not now."""
         while self.busy and self.is_closed(node, name):

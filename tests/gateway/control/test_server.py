@@ -174,6 +174,11 @@ def passable(*directories: Path) -> Iterator[None]:
             one.chmod(mode)
 
 
+def _own_parents(path: Path) -> list[Path]:
+    """Return the directories that lead to a test's own and are nobody else's."""
+    return [parent for parent in path.parents if parent.stat().st_mode & 0o077 == 0]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.logs("user 65534 asks about /mnt and gets no answer")
 async def test_nobody_else_may_ask(runtime: Path, tmp_path: Path) -> None:
@@ -187,7 +192,7 @@ async def test_nobody_else_may_ask(runtime: Path, tmp_path: Path) -> None:
         # Also if the modes were wrong: the kernel says who has connected.
         path.chmod(0o777)
         # The directories of all tests are closed again: others look whether theirs is safe.
-        with passable(runtime, tmp_path, *tmp_path.parents[:2]):
+        with passable(runtime, tmp_path, *_own_parents(tmp_path)):
             done = await trio.run_process(command, capture_stdout=True, cwd="/")
         assert b"result" not in done.stdout
         assert b"Permission" not in done.stdout

@@ -215,3 +215,19 @@ async def test_a_write_that_waits_for_another_is_not_taken_for_known() -> None:
         await server.fsync(info.cookie, FSYNC_CLOSE, 0, 0, CRED)
         assert len(numbers) == 2
         assert (await server.getattr(info.cookie, CRED))[0].mtime == 1002 * 10**9
+
+
+async def test_a_listing_that_has_seen_a_rename_before_we_heard_of_it(tmp_path: Path) -> None:
+    """What stands where the victim stood is another file; who has that open reads on in it."""
+    (tmp_path / "victim").write_bytes(b"old contents")
+    (tmp_path / "f").write_bytes(b"new")
+    async with mounted(tmp_path) as server:
+        root = server.table.root
+        victim = server.table.node((await look(server, b"victim")).cookie)
+        node = server.table.node((await look(server, b"f")).cookie)
+        with server.changing((root, b"f"), (root, b"victim")):
+            (tmp_path / "f").rename(tmp_path / "victim")
+            await server.load(root)
+        assert victim.va.size == len(b"old contents")
+        assert not victim.is_gone
+        assert not node.is_gone
