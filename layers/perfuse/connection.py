@@ -320,7 +320,7 @@ class Connection:
             await self.room()
         slot = self.submit(encode, nodeid, cred, *args, payload=payload, decode=decode, undo=undo)
         if len(self._pending) == 1 and not is_long:
-            self._stand(encode, slot)
+            self._stand(encode, slot, NEAR)
         return await slot.wait()
 
     async def ask_each(
@@ -363,10 +363,9 @@ class Connection:
     ) -> None:
         """Move what the first `count` of `slots` say to `values`; raised from, neither changes."""
         ours = sum(not slot.is_done for slot in slots)
-        if len(self._pending) == ours:
-            for slot in slots[:count]:
-                if not slot.is_done and not self._stand(encode, slot):
-                    break
+        if len(self._pending) == ours and count and not slots[count - 1].is_done:
+            # For the last one: the others come meanwhile, and need no select(2) each.
+            self._stand(encode, slots[count - 1], NEAR * count)
         told: list[Any] = []
         # The last one first: the others have come then as a rule, and wake nobody.
         for slot in reversed(slots[:count]):
@@ -377,18 +376,15 @@ class Connection:
         del slots[:count]
         values += reversed(told)
 
-    def _stand(self, encode: Encode, slot: Slot) -> bool:
-        """Wait for the answer to `slot` if such have come soon; return whether it is there."""
+    def _stand(self, encode: Encode, slot: Slot, seconds: float) -> None:
+        """Wait so long for the answer to `slot`, if such have come soon."""
         distance = self._distances[encode]
-        if not self._may_stand or not distance.is_near():
-            return False
-        in_time = self._comes_soon(slot)
-        distance.came(in_time)
-        return in_time
+        if self._may_stand and distance.is_near():
+            distance.came(self._comes_soon(slot, seconds))
 
-    def _comes_soon(self, slot: Slot) -> bool:
-        """Wait NEAR at most for the answer to `slot`; return whether it came."""
-        left, end = NEAR, monotonic() + NEAR
+    def _comes_soon(self, slot: Slot, seconds: float) -> bool:
+        """Wait so long for the answer to `slot`; return whether it came."""
+        left, end = seconds, monotonic() + seconds
         while left > 0 and select.select((self._socket,), (), (), left)[0]:
             # Behind the first there may be answers to others of the same moment.
             for _ in range(_TURN):
