@@ -159,7 +159,7 @@ def _parser() -> CommandParser:
         help="so many connections at most carry the data of a long file (4); names go over the "
         "first one",
     )
-    add("-e", dest="export", action="store_true", help="exportable by NFS (NetBSD); not yet")
+    add("-e", dest="export", action="store_true", help="exportable by NFS (NetBSD); it is not")
     add("-p", dest="preserve", action="store_true", help="reconnect (NetBSD); it does")
     return parser
 

@@ -122,7 +122,7 @@ class OpenDirectory:
                 self._offset = entry.offset
             if self._eof:
                 return
-            self._entries, self._next = (), 0
+            self._entries, self._nodes, self._next = (), [], 0
             self._entries, self._eof = await self._end.server.readdir(
                 self.node.cookie, self._offset, _CHUNK, READDIR_PLUS, self.cred
             )

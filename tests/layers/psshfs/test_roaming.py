@@ -6,7 +6,7 @@ import os
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from syspuffs.layers.psshfs.recovery.roaming import Roaming
 
@@ -51,3 +51,15 @@ async def test_nothing_stays_open() -> None:
         assert "anon_inode:[timerfd]" in kinds, "who wakes up is not told at once"
         assert roaming.changed.is_set() is False
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+async def test_who_cannot_hear_any_more_does_not_try_again_and_again() -> None:
+    with Roaming() as roaming:
+        assert roaming._netlink is not None
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), roaming._netlink.fileno())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(roaming.run)
+            with trio.fail_after(5):
+                await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
