@@ -348,7 +348,19 @@ async def test_lookups_are_given_back() -> None:
         mount.server.check_given_back()
 
 
-async def test_a_listing_counts_what_it_tells() -> None:
+@pytest.mark.parametrize("end_is_told", [True, False])
+async def test_a_listing_counts_what_it_tells(
+    end_is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where only an empty answer says that there is no more, as a FUSE program's does."""
+    if not end_is_told:
+        readdir = FailingServer.readdir
+
+        async def without_end(self: FailingServer, *args: Any) -> Any:
+            entries, _ = await readdir(self, *args)
+            return entries, not entries
+
+        monkeypatch.setattr(FailingServer, "readdir", without_end)
     async with mounted() as mount:
         kernel = mount.kernel
         for i in range(30):
@@ -372,6 +384,7 @@ async def test_a_listing_counts_what_it_tells() -> None:
         assert len(told) == 30
         await kernel.ask(fuse_requests.releasedir, 1, fh, 0)
         await kernel.tell(fuse_requests.batch_forget, 0, [(node, 1) for node in told])
+        assert len(mount.end.nodes) == 1
         mount.server.check_given_back()
 
 
