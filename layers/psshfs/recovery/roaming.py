@@ -8,6 +8,8 @@ then as well, for kernels that forbid the timer.
 from __future__ import annotations
 
 import ctypes
+import errno
+import logging
 import os
 import socket
 import struct
@@ -18,6 +20,8 @@ from types import TracebackType
 from typing import Final
 
 import trio
+
+_log = logging.getLogger(__name__)
 
 _GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 """rtnetlink(7): RTMGRP_LINK, and IFADDR and ROUTE of IPv4 and IPv6."""
@@ -107,17 +111,24 @@ class Roaming:
             os.read(self._timer, 8)
 
     async def _listen(self, netlink: trio.socket.SocketType) -> None:
-        while True:
-            await self._hear(netlink)
-            with trio.move_on_after(_QUIET) as scope:
-                while True:
-                    await self._hear(netlink)
-                    scope.deadline = trio.current_time() + _QUIET
-            self._tell()
+        """Tell of changes, each time when nothing more happens; end when nothing can be heard."""
+        try:
+            while True:
+                await self._hear(netlink)
+                with trio.move_on_after(_QUIET) as scope:
+                    while True:
+                        await self._hear(netlink)
+                        scope.deadline = trio.current_time() + _QUIET
+                self._tell()
+        except OSError as exc:
+            _log.info("changes of the network are not heard of any more: %s", exc)
 
     async def _hear(self, netlink: trio.socket.SocketType) -> None:
-        with suppress(OSError):  # ENOBUFS: more than fits has happened
+        try:
             await netlink.recv(65536)
+        except OSError as exc:
+            if exc.errno != errno.ENOBUFS:  # more than fits has happened
+                raise
 
 
 def _timer() -> int:
