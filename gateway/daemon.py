@@ -147,7 +147,10 @@ class _Waiter:
 
     def wait(self, link: socket.socket, mask: set[int | signal.Signals]) -> int:
         """Return the exit status of the command; `mask` is the signal mask to wait with."""
-        ended = os.pidfd_open(self._child)
+        try:
+            ended = os.pidfd_open(self._child)
+        except OSError:  # before Linux 5.3, or forbidden in a container
+            ended = -1
         wakeup = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         before = {
             number: signal.signal(number, self._pass_on)
@@ -159,14 +162,16 @@ class _Waiter:
             words = self._words(link)
             if words.endswith(MOUNTED) and self._signalled is None:
                 return Status.OK
-            self._until(ended)
+            if ended >= 0:
+                self._until(ended)
             _, waited = os.waitpid(self._child, 0)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(wakeup)
             for end in (ended, self._woken, self._waker):
-                os.close(end)
+                if end >= 0:
+                    os.close(end)
         return self._status(words, os.waitstatus_to_exitcode(waited))
 
     def _until(self, fd: int) -> None:

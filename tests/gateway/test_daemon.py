@@ -18,6 +18,7 @@ from syspuffs.gateway.daemon import Foreground
 COMMAND = """
 import os, signal, sys, time
 from syspuffs.gateway.daemon import in_background
+{before}
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 def idle():
     while True:
@@ -33,13 +34,14 @@ sys.exit(status)
 class Command:
     """A command in a session of its own, as under a shell; `pipe` tells what its child does."""
 
-    def __init__(self, body: str, logfile: str | None = None) -> None:
+    def __init__(self, body: str, logfile: str | None = None, before: str = "") -> None:
         self.pipe, theirs = os.pipe()
         text = COMMAND.format(
             body=textwrap.indent(
                 f"tell = lambda text: os.write({theirs}, text)\n" + textwrap.dedent(body), "    "
             ),
             logfile=logfile,
+            before=textwrap.dedent(before),
         )
         self.process = subprocess.Popen(
             [sys.executable, "-c", text],
@@ -68,8 +70,8 @@ class Command:
 def start() -> Iterator[Callable[..., Command]]:
     started: list[Command] = []
 
-    def run(body: str, logfile: str | None = None) -> Command:
-        started.append(Command(body, logfile))
+    def run(body: str, logfile: str | None = None, before: str = "") -> Command:
+        started.append(Command(body, logfile, before))
         return started[-1]
 
     yield run
@@ -142,6 +144,18 @@ def test_a_mount_that_stays_keeps_the_parent(start: Callable[..., Command]) -> N
     assert command.process.poll() is None
     os.kill(child, signal.SIGUSR1)
     assert command.end() == (0, "parent ends with 0\n", "")
+
+
+def test_where_processes_have_no_descriptors(start: Callable[..., Command]) -> None:
+    """Old kernels, and containers that forbid them."""
+    before = """
+        import errno
+        def refuse(*_):
+            raise OSError(errno.ENOSYS, "no pidfd_open")
+        os.pidfd_open = refuse
+        """
+    command = start("foreground.said(); return 21", before=before)
+    assert command.end()[0] == 21
 
 
 def test_a_mount_that_is_killed_while_it_stays(start: Callable[..., Command]) -> None:
