@@ -72,7 +72,9 @@ def mount(point: Path, stack: str, special: str, *words: str, wrapper: bool = Fa
 
 
 def mount_psshfs(point: Path, origin: Path, stack: str, **kwargs: bool) -> None:
-    mount(point, stack, f":{origin}", f"sftp_server={find_sftp_server()}", **kwargs)
+    # On a busy machine the server may seem far: nothing is to be under way that nobody asks for.
+    words = f"sftp_server={find_sftp_server()},prefetch=0"
+    mount(point, stack, f":{origin}", words, **kwargs)
 
 
 def puffsctl(*arguments: str) -> Outcome:
