@@ -61,12 +61,12 @@ def stack_command(
                 # Critical: lesser things are not said on the terminal while it is being mounted.
                 _log.critical("%s: mounted read-only: %s", special, reason)
                 told, given = replace(options, readonly=True), [*words, "ro"]
-            given = [*given, *sorted(stack.host_words)]
+            held = stack.host_words
+            given = [*given, *sorted(held)]
             told = replace(
                 told,
-                readonly=told.readonly or "ro" in stack.host_words,
-                default_permissions=told.default_permissions
-                or "default_permissions" in stack.host_words,
+                readonly=told.readonly or "ro" in held,
+                default_permissions=told.default_permissions or "default_permissions" in held,
             )
             rules = ground.rules if ground.has_faults else None
             yield Attachment(stack.server, place, told, given, forget=stack.forget, rules=rules)

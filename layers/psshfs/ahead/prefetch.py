@@ -240,7 +240,7 @@ class Prefetch:
         key = (directory.cookie, name)
         if size is None or size > self._size_max:
             return True
-        if key in self._files or (self._gate.busy and self._gate.is_closed(directory, name)):
+        if key in self._files or self._gate.is_closed(directory, name):
             return True
         node = (directory.children or {}).get(name)
         if node is not None and node.file is not None:

@@ -229,7 +229,7 @@ class AttrCache(Parts):
                 if node.file is None or node.file.handle is None:
                     raise
             else:
-                if self.gate.busy and self.gate.is_closed(node):
+                if self.gate.is_closed(node):
                     continue  # a change of ours has begun: it may be another file's
                 self.take_attrs(node, attrs, stamp)
                 return

@@ -158,7 +158,7 @@ class NameOperations(AttrCache):
         """Wait until a request by two paths may be made."""
         await self.ready(one, one_name)
         gate = self.gate
-        while gate.busy and (gate.is_closed(one, one_name) or gate.is_closed(other, other_name)):
+        while gate.is_closed(one, one_name) or gate.is_closed(other, other_name):
             await gate.wait(one, one_name)
             await gate.wait(other, other_name)
 

@@ -29,6 +29,8 @@ class Gate:
     def is_closed(self, node: Node, name: bytes | None = None) -> bool:
         """Tell whether the path of `node`, or of `name` in it, is being changed."""
         busy = self.busy
+        if not busy:
+            return False  # as a rule, and the path need not be walked
         if name is not None and (node.cookie, name) in busy:
             return True
         parent = node.parent
@@ -40,11 +42,11 @@ class Gate:
 
     def is_changing(self, directory: DirectoryNode, name: bytes) -> bool:
         """Tell whether a name itself is being changed, whatever happens to its path."""
-        return bool(self.busy) and (directory.cookie, name) in self.busy
+        return (directory.cookie, name) in self.busy
 
     async def wait(self, node: Node, name: bytes | None = None) -> None:
         """Wait until the path is not being changed; return at once when it is not now."""
-        while self.busy and self.is_closed(node, name):
+        while self.is_closed(node, name):
             await self._parked.park()
 
     @contextmanager
